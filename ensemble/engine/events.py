@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""What can happen to an ensemble: the only input of the engine.
+
+Law of this file: plain immutable records, comparable by value, with a JSON form that has a version. Outcomes are
+events too: a refused submission is a `Refused`, a timer that ran out is a `TimerExpired`. Times (`t`) are seconds
+since the epoch, as Flux puts them into eventlogs (RFC 18).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Union
+
+from ensemble.errors import RecordError
+
+#: Version of the JSON form. A record with a greater one was written by a newer release.
+FORMAT = 1
+
+#: A member's own id of a job: an integer of Flux, a number of the local queue.
+JobId = int
+
+#: The events of RFC 21 that the engine itself needs; the rest is fetched only where a rule asks for it.
+BASE_EVENTS = ("submit", "invalidate", "start", "finish", "exception", "clean", "flux-restart")
+
+#: Every job event of RFC 21 by name.
+JOB_EVENTS = (
+    "submit",
+    "jobspec-update",
+    "resource-update",
+    "validate",
+    "invalidate",
+    "set-flags",
+    "dependency-add",
+    "dependency-remove",
+    "depend",
+    "priority",
+    "flux-restart",
+    "urgency",
+    "alloc",
+    "prolog-start",
+    "prolog-finish",
+    "epilog-start",
+    "epilog-finish",
+    "free",
+    "start",
+    "release",
+    "finish",
+    "clean",
+    "exception",
+    "memo",
+    "debug",
+)
+
+
+class Key(NamedTuple):
+    """Names one attempt of one job for ever; the member carries it with the job.
+
+    `firing` counts from 1 per rule, `index` from 0 within one firing (across its actions), `attempt` from 0.
+    """
+
+    ensemble: str
+    rule: str
+    firing: int
+    index: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.ensemble}/{self.rule}/{self.firing}/{self.index}/{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key that `str` wrote. Raises ValueError for anything else."""
+        ensemble, rule, firing, index, attempt = text.split("/")
+        return cls(ensemble, rule, int(firing), int(index), int(attempt))
+
+
+class Begin(NamedTuple):
+    """The ensemble begins; always its first event, and seen once."""
+
+    t: float
+
+
+class JobEvent(NamedTuple):
+    """A member reports an event of a job's eventlog (RFC 18, 21).
+
+    `key` is set with `submit` alone. `context` is that of RFC 21: `finish` has `status`, a wait status as of
+    wait(2); `exception` has `type`, `severity` and `note`; `alloc` may have `ranks`, an idset as a string.
+    """
+
+    t: float
+    id: JobId
+    name: str
+    context: Dict[str, Any] = {}
+    key: Optional[Key] = None
+
+
+class Acknowledged(NamedTuple):
+    """The member took a submission; `id` is the new job. May come before or after the job's events."""
+
+    t: float
+    key: Key
+    id: JobId
+
+
+class Refused(NamedTuple):
+    """The member refused a submission for good; `reason` is a sentence for the user."""
+
+    t: float
+    key: Key
+    reason: str
+
+
+class ActionDone(NamedTuple):
+    """What became of a cancel or kill. `error` is None, or a sentence: why the member could not do it."""
+
+    t: float
+    id: JobId
+    action: str
+    error: Optional[str] = None
+
+
+class TimerExpired(NamedTuple):
+    """A timer that the engine set with `SetTimer` has run out. May come late; a stale one is ignored."""
+
+    t: float
+    timer: str
+
+
+class Command(NamedTuple):
+    """A user's command: `cancel`, `pause`, `resume` (data: `limits`)."""
+
+    t: float
+    name: str
+    data: Dict[str, Any] = {}
+
+
+Event = Union[Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command]
+
+_TYPES: Dict[str, Any] = {
+    cls.__name__: cls for cls in (Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command)
+}
+
+
+def to_json(event: Event) -> List[Any]:
+    """The event as a list that `json.dumps` takes: `[format, type, field, ...]`."""
+    fields = [str(field) if isinstance(field, Key) else field for field in event]
+    return [FORMAT, type(event).__name__, *fields]
+
+
+def from_json(record: Any) -> Event:
+    """The event that `to_json` wrote. Raises RecordError for a damaged record or one of a newer format."""
+    try:
+        version, name, *fields = record
+        if version > FORMAT:
+            raise RecordError(
+                f"an event of format {version} was written by a newer release; this one reads up to {FORMAT}"
+            )
+        cls = _TYPES[name]
+        if "key" in cls._fields:
+            at = cls._fields.index("key")
+            if at < len(fields) and fields[at] is not None:
+                fields[at] = Key.parse(fields[at])
+        event: Event = cls(*fields)
+    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+        raise RecordError(f"this is no event record ({exc!r}): {str(record)[:120]}") from exc
+    return event

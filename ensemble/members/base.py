@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The contract between the service and a queue that runs jobs and delivers events.
+
+What a member promises:
+
+- `perform` never blocks and never raises for the queue's reasons: what became of the action is delivered as an
+  event (`Acknowledged` or `Refused` for a `Submit`; `ActionDone` for a `Cancel` or `Kill`).
+- Every event of a job that carries an ensemble's key is delivered to that ensemble, in the order in which the job
+  had them: at least `BASE_EVENTS`, and what `open` asked for beyond them. Events of different jobs may come in any
+  order, and a job's events may come before its `Acknowledged`. An event may be delivered twice after the
+  connection was lost, never skipped.
+- A submission whose fate is known is acknowledged or refused exactly once.
+- `deliver` is called from the member's own event loop, never from inside `perform` or `open`, so that the caller
+  is never re-entered.
+- Jobs without a key of an open ensemble are never delivered.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Callable, Dict, FrozenSet, Optional
+
+from ensemble.engine.actions import Action
+from ensemble.engine.events import Event, JobId
+from ensemble.spec.models import Spec
+
+#: Called with the ensemble's id and the event.
+Deliver = Callable[[str, Event], None]
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Where the user stood when submitting; the jobs inherit it.
+
+    `rlimits` maps names of RLIMIT_* (lower case, no prefix) to soft limits, -1 for none. `umask` is None where
+    unknown.
+    """
+
+    environment: Dict[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    umask: Optional[int] = None
+    rlimits: Dict[str, int] = field(default_factory=dict)
+
+
+class Timer(ABC):
+    """A pending `call_at`."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Never call back. Harmless when it already has."""
+
+
+class Member(ABC):
+    """A queue. One service drives one member from one thread, the thread that runs the member's event loop."""
+
+    #: short name for messages: flux, local
+    name: str
+    #: what `perform` can do: names of actions of the language, such as submit, cancel, kill
+    capabilities: FrozenSet[str]
+
+    @abstractmethod
+    def start(self, deliver: Deliver) -> None:
+        """Begin to deliver events. Raises MemberError if the queue cannot be reached."""
+
+    @abstractmethod
+    def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
+        """Make an ensemble known. `events` names the job events (RFC 21) that it needs beyond BASE_EVENTS.
+
+        Raises MemberError if a group's jobs cannot be described to this queue at all; nothing is open then.
+        """
+
+    @abstractmethod
+    def perform(self, ensemble: str, action: Action) -> None:
+        """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+
+    @abstractmethod
+    def close(self, ensemble: str) -> None:
+        """Forget an ensemble: its jobs are no longer delivered, and are left as they are."""
+
+    @abstractmethod
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call back from the event loop at `when` (seconds since the epoch), or at once if that is past."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop delivering and release what the member holds. Jobs of a queue that outlives us go on."""
+
+    def show(self, id: JobId) -> str:
+        """The id as users of this queue write it."""
+        return str(id)
+
+    def where(self, ensemble: str, id: JobId) -> str:
+        """Where the output of a job lies: a path, or a command that prints it."""
+        return ""

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""What clients and service say to each other, whatever carries it (Flux RPC, or the local socket).
+
+A request is an endpoint and a JSON object. The answer is a JSON object, or an errno and a sentence. `watch` alone
+answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest ensemble of that name).
+Times are seconds since the epoch, None until they are known.
+
+submit  {text, file, submitter: {environment, cwd, umask, rlimits}}
+        -> {id, name, warnings: [str]}
+        `text` is the file's content, `file` its name for messages. A faulty file is EINVAL, its faults the sentence.
+list    {} -> {ensembles: [SUMMARY, ...]}            oldest first
+status  {id: ID} -> STATUS
+jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}      rows in order of submission
+watch   {id: ID, since?: 0} -> stream of {records: [RECORD, ...]}
+        Records with seq > since, then new ones as they come; an empty list every KEEPALIVE seconds; the stream ends
+        (ENODATA) after the record of the final state. A watcher that cannot keep up gets EOVERFLOW.
+log     {id: ID, since?: 0, max?: 1000} -> {records: [RECORD, ...], last}
+cancel  {id: ID} -> {id, state}
+pause   {id: ID} -> {id, state}
+resume  {id: ID, limits?: {NAME: value}} -> {id, state}
+stats   {} -> {host: process|module|local, pid, supervisor_pid, version, t_start, restarts, ensembles, active,
+               member, capabilities}
+quit    {} -> {}                                      answered, then the service ends
+
+SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
+STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
+                     rules: [{id, trigger, fired, remaining, state, error}], variables: {}}
+        remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
+        failed. A metric without a value is left out.
+COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
+JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
+         exit_code, signal, cause, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values, where}
+        cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+RECORD  {seq, t, type, ...}, seq from 1 without a gap
+  submitted {id, name, file}
+  state     {state, reason}
+  rule      {rule, trigger, firing, remaining, text}              the rule fires; text is its name or metric and value
+  action    {rule, firing, action, label, count, text}            what it does
+  job       {job, group, event: submit|start|finish|..., result, cause, exit_code, signal, text}
+  metric    {groups: {G: COUNTS and mean_duration}}     a picture of the counts now; not stored, carries the last seq
+  log       {text, rule}
+  error     {text, rule}
+
+States of an ensemble: running, paused, stopping, and the ends complete, failed, cancelled, halted.
+"""
+
+from __future__ import annotations
+
+#: the name registered with Flux; endpoints are SERVICE.<endpoint>
+SERVICE = "ensemble"
+ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "stats", "quit")
+STREAMING = ("watch",)
+#: seconds between two signs of life of a watch stream
+KEEPALIVE = 2.0
+ENDS = ("complete", "failed", "cancelled", "halted")
