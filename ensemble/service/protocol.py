@@ -46,6 +46,10 @@ States of an ensemble: running, paused, stopping, and the ends complete, failed,
 
 from __future__ import annotations
 
+import errno as _errno
+from abc import ABC, abstractmethod
+from typing import Any, Dict, NamedTuple, Optional
+
 #: the name registered with Flux; endpoints are SERVICE.<endpoint>
 SERVICE = "ensemble"
 ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "stats", "quit")
@@ -53,3 +57,32 @@ STREAMING = ("watch",)
 #: seconds between two signs of life of a watch stream
 KEEPALIVE = 2.0
 ENDS = ("complete", "failed", "cancelled", "halted")
+
+
+class Reply(ABC):
+    """The way back to one request. Made by a transport, used by `Service.handle`."""
+
+    #: who asked: the same string for all requests of one connection, so that `disconnect` can end its streams
+    caller: str
+
+    @abstractmethod
+    def send(self, payload: Dict[str, Any]) -> None:
+        """The answer; for a stream, one of its answers. Harmless when the caller is gone."""
+
+    @abstractmethod
+    def error(self, errno: int, text: str) -> None:
+        """The request is refused, or the stream is cut; `text` is a sentence. Nothing follows."""
+
+    def end(self) -> None:
+        """The stream has come to its end. Nothing follows."""
+        self.error(_errno.ENODATA, "end of stream")
+
+
+class Host(NamedTuple):
+    """How the service lives; part of the answer to `stats`."""
+
+    #: process, module or local
+    kind: str
+    supervisor_pid: Optional[int] = None
+    #: times that the supervisor has restarted it
+    restarts: int = 0
