@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+#
+# `make help` lists what can be made. Everything runs in .venv, which is made anew whenever pyproject.toml changes.
+# Flux is used where `flux` is found; nothing here needs it.
+#
+#   PYTHON=python3.12   the Python of .venv (3.9 or newer)
+#   PYTEST_FLAGS=...    more arguments for pytest
+#   PREFIX=/opt/x       install below /opt/x, where not beside the installed Flux
+#   DESTDIR=/tmp/stage  put the tree of the installation there (for packagers)
+
+PYTHON ?= python3
+PYTEST_FLAGS ?=
+SHELL := /bin/sh
+VENV := .venv
+# Read by pip: no word about newer releases of pip itself.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The version of the installed Flux, or none.
+FLUX := $(shell flux version 2>/dev/null | sed -n 's/^libflux-core:[[:space:]]*//p')
+FLUX := $(if $(FLUX),$(FLUX),none)
+# The stamp of a whole venv; another Flux makes another one.
+MADE := $(VENV)/.made-for-flux-$(FLUX)
+# Commands of the venv come first, so that `flux ensemble` is ours.
+in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
+
+.PHONY: help run check lint format bench install uninstall clean
+
+help:
+	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
+	@echo "make check      run every test"
+	@echo "make lint       ruff (format and rules) and mypy"
+	@echo "make format     let ruff format the sources"
+	@echo "make bench      measure against bare Flux"
+	@echo "make install    give every user of the installed Flux 'flux ensemble' (PREFIX, DESTDIR)"
+	@echo "make uninstall  undo that"
+	@echo "make clean      remove .venv and what tests and builds leave behind"
+
+# -- the venv: one stamp for what a user needs, one for what tests need on top
+
+$(MADE): pyproject.toml etc/make-venv
+	@PYTHON="$(PYTHON)" sh etc/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.test: $(MADE)
+	@echo "installing what the tests need"
+	@$(VENV)/bin/python -m pip install -q -e '.[test]'
+	@touch $@
+
+run: $(MADE)
+	@if [ -e $(VENV)/.flux ]; then \
+	    echo "Flux $$(cat $(VENV)/.flux) is installed: running in an instance of 4 brokers"; \
+	    $(in_venv) FLUX_EXEC_PATH_PREPEND="$$PWD/$(VENV)/bin" \
+	        flux start --test-size=4 flux ensemble run examples/hello-world.yaml; \
+	else \
+	    echo "no Flux that Python can use: running on the embedded local queue"; \
+	    $(in_venv) FLUX_URI= ensemble run examples/hello-world.yaml; \
+	fi
+
+check: $(VENV)/.test
+	@$(in_venv) python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test
+	@$(in_venv) ruff format --check .
+	@$(in_venv) ruff check .
+	@$(in_venv) mypy
+
+format: $(VENV)/.test
+	@$(in_venv) ruff format .
+	@$(in_venv) ruff check --fix .
+
+bench: $(VENV)/.test
+	@$(in_venv) python -m t.bench
+
+install: $(MADE)
+	@sh etc/install install
+
+uninstall:
+	@sh etc/install uninstall
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find ensemble t flux_module -name __pycache__ -type d -prune -exec rm -rf {} +
