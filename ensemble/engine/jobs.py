@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""The life of a job, as one table.
+
+Law of this file: `LIFE` names, for a state and an event, the next state and the step that the engine takes. What
+is not in the table cannot happen: a missing entry is a TransitionError that names event, state and job. Rules of
+the table: every event may come before the acknowledgement; whatever a member repeats after a lost connection is a
+step of its own that does nothing; `invalidate` undoes `submit`; once `submit` is seen the journal outranks an error
+reply. Events that move nothing (validate, alloc, memo, ...) are not in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from ensemble.engine.events import Key
+from ensemble.errors import RecordError, TransitionError
+
+#: states of a job
+SUBMITTING = "submitting"  # an intent: sent, and nothing heard of it
+WITHDRAWN = "withdrawn"  # submitted, then found invalid: the error reply is on its way
+PENDING = "pending"
+RUNNING = "running"
+FINISHED = "finished"  # all processes have ended, resources not yet free
+INACTIVE = "inactive"  # leaves memory
+
+_NOTHING = ""
+LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
+    (SUBMITTING, "submit"): (PENDING, "submitted"),
+    (SUBMITTING, "acknowledged"): (PENDING, "submitted"),
+    (SUBMITTING, "refused"): (INACTIVE, "refused"),
+    (PENDING, "submit"): (PENDING, "dated"),
+    (PENDING, "acknowledged"): (PENDING, _NOTHING),
+    (PENDING, "refused"): (PENDING, _NOTHING),
+    (PENDING, "invalidate"): (WITHDRAWN, _NOTHING),
+    (PENDING, "flux-restart"): (PENDING, _NOTHING),
+    (PENDING, "exception"): (PENDING, "excepted"),
+    (PENDING, "start"): (RUNNING, "started"),
+    (PENDING, "finish"): (FINISHED, "finished"),
+    (PENDING, "clean"): (INACTIVE, "cleaned_unrun"),
+    (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "exception"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "refused"): (INACTIVE, "refused"),
+    (RUNNING, "submit"): (RUNNING, _NOTHING),
+    (RUNNING, "acknowledged"): (RUNNING, _NOTHING),
+    (RUNNING, "refused"): (RUNNING, _NOTHING),
+    (RUNNING, "start"): (RUNNING, _NOTHING),
+    (RUNNING, "flux-restart"): (RUNNING, _NOTHING),
+    (RUNNING, "exception"): (RUNNING, "excepted"),
+    (RUNNING, "finish"): (FINISHED, "finished"),
+    (RUNNING, "clean"): (INACTIVE, "cleaned_unfinished"),
+    (FINISHED, "submit"): (FINISHED, _NOTHING),
+    (FINISHED, "acknowledged"): (FINISHED, _NOTHING),
+    (FINISHED, "refused"): (FINISHED, _NOTHING),
+    (FINISHED, "start"): (FINISHED, _NOTHING),
+    (FINISHED, "finish"): (FINISHED, _NOTHING),
+    (FINISHED, "flux-restart"): (FINISHED, _NOTHING),
+    (FINISHED, "exception"): (FINISHED, _NOTHING),
+    (FINISHED, "clean"): (INACTIVE, "cleaned"),
+}
+#: the events that the table speaks of
+MOVING = frozenset(event for _, event in LIFE)
+
+#: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
+_FATAL = frozenset({1, 2, 3, 9, 15})
+
+
+class Job:
+    """One attempt of one job, from intent to inactive."""
+
+    __slots__ = (
+        "cause",
+        "doomed",
+        "entered",
+        "exception",
+        "exit_code",
+        "group",
+        "id",
+        "key",
+        "killed",
+        "note",
+        "ranks",
+        "result",
+        "set",
+        "signal",
+        "state",
+        "t_end",
+        "t_start",
+        "t_submit",
+    )
+
+    def __init__(self, key: Key, group: str, set: int) -> None:
+        self.key = key
+        self.group = group
+        self.set = set
+        #: the member's id; None until submit or acknowledgement
+        self.id: Optional[int] = None
+        self.state = SUBMITTING
+        #: seconds since the epoch; None until it happened
+        self.t_submit: Optional[float] = None
+        self.t_start: Optional[float] = None
+        self.t_end: Optional[float] = None
+        #: type of the first exception of severity 0
+        self.exception: Optional[str] = None
+        #: the exception's note, or the reason of a refusal
+        self.note: Optional[str] = None
+        #: a rule or the user has asked for its end
+        self.doomed = False
+        #: the last signal that a rule sent; 0 is none
+        self.killed = 0
+        #: states of RFC 21 entered before (triggers that fired)
+        self.entered: Tuple[str, ...] = ()
+        self.ranks: Optional[str] = None
+        #: success, failed or cancelled, once it has ended
+        self.result: Optional[str] = None
+        #: why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+        self.cause: Optional[str] = None
+        self.exit_code: Optional[int] = None
+        self.signal: Optional[int] = None
+
+    def move(self, event: str) -> str:
+        """Take the table's step for this event and return its name. Raises TransitionError and changes nothing."""
+        try:
+            self.state, step = LIFE[self.state, event]
+        except KeyError:
+            raise TransitionError(
+                f"event '{event}' cannot happen to a job that is {self.state} (job {self.id}, key {self.key})"
+            ) from None
+        return step
+
+    def end(self, t: float, status: Optional[int]) -> None:
+        """Judge how it ended. `status` is a wait status, None for a job that never ran."""
+        self.t_end = t
+        if status is not None:
+            code = status >> 8 & 0xFF
+            self.signal = status & 0x7F or (code - 128 if 128 < code <= 192 else None)
+            self.exit_code = code if not status & 0x7F else None
+        if status == 0:
+            self.result = "success"
+            return
+        if self.exception == "cancel" or self.doomed or self._killed_by_rule():
+            self.result, self.cause = "cancelled", "cancel"
+            return
+        self.result = "failed"
+        if self.exception == "timeout":
+            self.cause = "timeout"
+        elif self.exception == "exec":
+            self.cause = "exec"
+        elif self.exception is not None and "node" in self.exception:
+            self.cause = "infrastructure"
+        elif self.exception is not None:
+            self.cause = "exception"
+        elif status is None:
+            self.cause = "infrastructure"
+        else:
+            self.cause = "signal" if self.signal else "exit"
+
+    def refuse(self, t: float, reason: str) -> None:
+        """The member would not take it."""
+        self.t_end = t
+        self.note = reason
+        self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
+
+    def _killed_by_rule(self) -> bool:
+        return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
+
+    def row(self) -> Dict[str, Any]:
+        """What is kept and shown of it (JOB of the protocol, without `where`)."""
+        key = self.key
+        return {
+            "id": self.id,
+            "group": self.group,
+            "state": PENDING if self.state == WITHDRAWN else self.state,
+            "result": self.result,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "cause": self.cause,
+            "note": self.note,
+            "attempt": key.attempt,
+            "rule": key.rule,
+            "firing": key.firing,
+            "index": key.index,
+            "t_submit": self.t_submit,
+            "t_start": self.t_start,
+            "t_end": self.t_end,
+            "ranks": self.ranks,
+            "params": {},
+            "values": {},
+        }
+
+    def to_json(self) -> List[Any]:
+        """The state as a list in the order of `__slots__`."""
+        return [str(self.key) if name == "key" else getattr(self, name) for name in self.__slots__]
+
+    @classmethod
+    def from_json(cls, state: Any) -> Job:
+        """The job that `to_json` wrote. Raises RecordError."""
+        try:
+            values = dict(zip(cls.__slots__, state))
+            self = cls(Key.parse(values.pop("key")), values["group"], values["set"])
+            for name, value in values.items():
+                setattr(self, name, tuple(value) if name == "entered" else value)
+            if len(state) != len(cls.__slots__) or self.state not in {s for s, _ in LIFE}:
+                raise ValueError("not the fields of a job")
+        except (TypeError, ValueError, KeyError, AttributeError) as exc:
+            raise RecordError(f"this is no state of a job ({exc!r}): {str(state)[:120]}") from exc
+        return self

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Rules as the engine keeps them: what each reads, and the gates between an occasion and a firing.
+
+Law of this file: a rule decides alone whether an occasion becomes a firing (`gate`); what a firing does is the
+engine's. Rules are indexed by what they read, so that an event costs what it touches.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from ensemble.engine.actions import SetTimer
+from ensemble.errors import RecordError
+from ensemble.spec import condition as conditions
+from ensemble.spec import metrics
+from ensemble.spec.metrics import Metric
+from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
+
+COOLDOWN = "cooldown:"
+
+#: answers of `RuleState.gate`
+FIRE, DROP, LATER = "fire", "drop", "later"
+
+
+class RuleState:
+    """One rule: its file's words compiled, and how far it has come."""
+
+    __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
+
+    def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
+        #: place in the file, from 0
+        self.number = number
+        self.rule = rule
+        self.metric = metric
+        self.condition = condition
+        self.enabled = rule.enabled
+        #: firings so far
+        self.fired = 0
+        #: occasions still to be skipped
+        self.skip = 0
+        #: end of the cooldown, seconds since the epoch; 0 is none
+        self.until = 0.0
+        #: an occasion was dropped in this cooldown, and its end is looked at once more
+        self.missed = False
+        #: why it failed; a failed rule never fires again
+        self.error: Optional[str] = None
+
+    @property
+    def id(self) -> str:
+        return self.rule.id
+
+    @property
+    def remaining(self) -> Optional[int]:
+        """Firings left; None is unlimited."""
+        if self.rule.repetitions is None:
+            return None
+        return max(0, self.rule.repetitions - self.fired)
+
+    @property
+    def live(self) -> bool:
+        """Can it still fire, if an occasion comes?"""
+        return self.enabled and self.error is None and self.remaining != 0
+
+    @property
+    def submits(self) -> bool:
+        return any(action.name == "submit" for action in self.rule.actions)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Does it keep the ensemble from ending? Heartbeat rules that submit and have firings left do."""
+        return self.rule.trigger == "heartbeat" and self.submits and self.live
+
+    def gate(self, t: float) -> str:
+        """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
+        if not self.live:
+            return DROP
+        if t < self.until:
+            first = not self.missed
+            self.missed = True
+            return LATER if first and self.rule.trigger == "metric" else DROP
+        if self.skip:
+            self.skip -= 1
+            return DROP
+        return FIRE
+
+    def fire(self, t: float) -> int:
+        """Spend a firing; its number."""
+        self.fired += 1
+        self.skip = self.rule.backoff
+        self.missed = False
+        self.until = t + self.rule.cooldown if self.rule.cooldown else 0.0
+        return self.fired
+
+    def state(self, t: float) -> str:
+        """For people: failed, disabled, spent, cooldown or ready."""
+        if self.error is not None:
+            return "failed"
+        if self.remaining == 0:
+            return "spent"
+        if not self.enabled:
+            return "disabled"
+        return "cooldown" if t < self.until else "ready"
+
+    def cooldown_timer(self) -> SetTimer:
+        return SetTimer(f"{COOLDOWN}{self.number}", self.until)
+
+    def to_json(self) -> List[Any]:
+        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error]
+
+    def restore(self, state: Any) -> None:
+        """Take up what `to_json` wrote. Raises RecordError."""
+        try:
+            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error = state
+        except (TypeError, ValueError) as exc:
+            raise RecordError(f"this is no state of a rule: {str(state)[:120]}") from exc
+        if id != self.id:
+            raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
+
+
+class RuleBook:
+    """All rules of a file, indexed by what they read."""
+
+    def __init__(self, spec: Spec) -> None:
+        groups = spec.groups
+        self.rules: List[RuleState] = []
+        self.by_id: Dict[str, RuleState] = {}
+        #: metric -> numbers of the rules that read it
+        self.reads: Dict[Metric, List[int]] = {}
+        #: trigger and group -> numbers; group None is any
+        self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
+        for number, rule in enumerate(spec.rules):
+            metric = condition = None
+            if rule.trigger == "metric":
+                metric = metrics.parse(rule.name or "", groups)
+                condition = conditions.compile(rule.when)
+                self.reads.setdefault(metric, []).append(number)
+            else:
+                named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
+                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            state = RuleState(number, rule, metric, condition)
+            self.rules.append(state)
+            self.by_id[rule.id] = state
+        #: event of RFC 21 -> triggers that rules have on it, apart from how jobs end
+        self.on_event: Dict[str, Tuple[str, ...]] = {}
+        used = {trigger for trigger, _ in self._by_trigger}
+        for trigger, event in (*STATE_TRIGGERS.items(), *EVENT_TRIGGERS.items()):
+            if trigger in used:
+                self.on_event[event] = (*self.on_event.get(event, ()), trigger)
+        # a severe exception takes a job into CLEANUP before its processes have ended
+        if "job-cleanup" in used:
+            self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
+        self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
+        """Numbers of the rules on this trigger, for this name or any, in file order."""
+        found = self._by_trigger.get((trigger, None), [])
+        if name is not None:
+            named = self._by_trigger.get((trigger, name))
+            if named:
+                return sorted((*found, *named)) if found else named
+        return found

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Submissions on their way out: what rules have asked for and may not be sent yet.
+
+Law of this file: first in, first out. A firing's jobs wait as one `Batch`, whatever their number, and become jobs
+one by one as the pause, the limits and `max_active` allow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional
+
+from ensemble.errors import RecordError
+
+
+class Batch(NamedTuple):
+    """`count` jobs of set `set` of `group`, with indices from `index` within one firing."""
+
+    rule: str
+    firing: int
+    group: str
+    set: int
+    index: int
+    count: int
+    overrides: Dict[str, Any]
+
+
+class Held:
+    """The queue of batches, and how many jobs of each group wait in it."""
+
+    def __init__(self) -> None:
+        self._batches: Deque[Batch] = deque()
+        #: group -> jobs that wait; groups without one are absent
+        self.waiting: Dict[str, int] = {}
+        self.total = 0
+
+    def put(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        self._count(batch.group, batch.count)
+
+    def take(self) -> Optional[Batch]:
+        """The next job, as a batch of one; None if nothing waits."""
+        if not self._batches:
+            return None
+        batch = self._batches[0]
+        if batch.count == 1:
+            self._batches.popleft()
+        else:
+            self._batches[0] = batch._replace(index=batch.index + 1, count=batch.count - 1)
+        self._count(batch.group, -1)
+        return batch._replace(count=1)
+
+    def drop(self, group: Optional[str] = None) -> Dict[str, int]:
+        """Forget what waits, of one group or of all. Returns how many of each group were dropped."""
+        dropped = dict(self.waiting) if group is None else {g: n for g, n in self.waiting.items() if g == group}
+        if dropped:
+            self._batches = deque(batch for batch in self._batches if batch.group not in dropped)
+            for name, count in dropped.items():
+                self._count(name, -count)
+        return dropped
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def _count(self, group: str, by: int) -> None:
+        self.total += by
+        left = self.waiting.get(group, 0) + by
+        if left:
+            self.waiting[group] = left
+        else:
+            self.waiting.pop(group, None)
+
+    def to_json(self) -> List[Any]:
+        return [list(batch) for batch in self._batches]
+
+    def restore(self, state: Any) -> None:
+        """Take up what `to_json` wrote. Raises RecordError."""
+        try:
+            for record in state:
+                self.put(Batch(*record))
+        except TypeError as exc:
+            raise RecordError(f"this is no state of held submissions: {str(state)[:120]}") from exc

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Counts and statistics per group, and which rules read them.
+
+Law of this file: every change of a metric adds the rules that read it to `due`, and a change costs only what is
+read. A statistic exists only where a rule reads it or `status` shows it (`SHOWN`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+
+from ensemble.engine.stats import Statistics
+from ensemble.errors import RecordError
+from ensemble.spec.metrics import LEGACY_PENDING, Metric
+from ensemble.spec.models import COUNTS
+
+#: what `status` shows of duration and pending, apart for success and failed
+SHOWN = ("n", "mean", "std", "min", "max")
+_SHOWN_STATES = ("success", "failed")
+_SHOWN_VARIABLES = ("duration", "pending")
+#: results that count into `finished`
+_FINISHED = ("success", "failed")
+
+Readers = Tuple[int, ...]
+
+
+class Tally:
+    """Counts and statistics of one ensemble."""
+
+    def __init__(self, groups: Iterable[str], reads: Dict[Metric, List[int]]) -> None:
+        """`reads` maps each metric that rules read to the rules' numbers, in file order."""
+        self.groups = tuple(groups)
+        self.counts: Dict[str, Dict[str, int]] = {group: dict.fromkeys(COUNTS, 0) for group in self.groups}
+        #: numbers of the rules to look at, because a metric that they read has changed
+        self.due: Set[int] = set()
+        self._count_readers: Dict[Tuple[str, str], Readers] = {}
+        self._stat_readers: Dict[Tuple[str, str, str], Readers] = {}
+        self._ensemble_readers: Dict[str, Readers] = {}
+        wanted: Dict[Tuple[str, str, str], Set[str]] = {}
+        for group in self.groups:
+            for state in _SHOWN_STATES:
+                for variable in _SHOWN_VARIABLES:
+                    wanted[group, state, variable] = set(SHOWN)
+        for metric, rules in reads.items():
+            if metric.stat == "ensemble":
+                self._ensemble_readers[metric.variable] = tuple(rules)
+            elif metric.stat == "count":
+                self._count_readers[metric.group, metric.state] = tuple(rules)
+            else:
+                where = (metric.group, metric.state, metric.variable)
+                wanted.setdefault(where, set()).add(metric.stat)
+                self._stat_readers[where] = tuple(sorted({*self._stat_readers.get(where, ()), *rules}))
+        self._wanted = wanted
+        # made at the first value: of a thousand groups most have none yet
+        self._stats: Dict[Tuple[str, str, str], Statistics] = {}
+        #: groups whose pending jobs' ages are wanted at each heartbeat
+        self.aged = tuple(g for g in self.groups if any((g, "", v) in wanted for v in ("waiting", LEGACY_PENDING)))
+
+    @property
+    def wants_heartbeat(self) -> bool:
+        """Does a rule read what only a heartbeat can tell?"""
+        return bool(self.aged) or "elapsed" in self._ensemble_readers
+
+    def bump(self, group: str, state: str, by: int = 1) -> None:
+        """Change a count."""
+        self.counts[group][state] += by
+        readers = self._count_readers.get((group, state))
+        if readers:
+            self.due.update(readers)
+
+    def touch(self, variable: str) -> None:
+        """`ensemble.<variable>` has changed."""
+        readers = self._ensemble_readers.get(variable)
+        if readers:
+            self.due.update(readers)
+
+    def ended(self, group: str, result: str, duration: Optional[float], pending: Optional[float]) -> None:
+        """A job of the group has ended, with its times in seconds, None for one that never ran."""
+        if result not in _FINISHED:
+            return
+        for variable, value in (("duration", duration), ("pending", pending)):
+            if value is not None:
+                self._feed(group, result, variable, value)
+                self._feed(group, "finished", variable, value)
+
+    def started(self, group: str, wait: float) -> None:
+        """A job has started after that many seconds: the predecessor's `-pending` counts it now."""
+        self._feed(group, "", LEGACY_PENDING, wait)
+
+    def aging(self, group: str, ages: Iterable[float]) -> None:
+        """The ages, in seconds, of the group's jobs that are pending at this heartbeat."""
+        where = (group, "", "waiting")
+        if where in self._wanted:
+            had = self._stats.pop(where, None)
+            fresh = self._stats[where] = Statistics(self._wanted[where])
+            for age in ages:
+                fresh.update(age)
+            if had is None or had.values() != fresh.values():
+                self.due.update(self._stat_readers.get(where, ()))
+        for age in ages:
+            self._feed(group, "", LEGACY_PENDING, age)
+
+    def get(self, metric: Metric) -> Optional[float]:
+        """The value of a count or statistic, None while it has none. (`ensemble.` metrics are the engine's.)"""
+        if metric.stat == "count":
+            return self.counts[metric.group][metric.state]
+        stats = self._stats.get((metric.group, metric.state, metric.variable))
+        if stats is None:
+            return 0 if metric.stat == "n" else None
+        return stats.get(metric.stat)
+
+    def table(self) -> Dict[str, Any]:
+        """All statistics that have a value: group, state, variable, statistic."""
+        table: Dict[str, Any] = {}
+        for (group, state, variable), stats in self._stats.items():
+            values = stats.values()
+            if values.get("n", 1):
+                name = "legacy-pending" if variable == LEGACY_PENDING else variable
+                table.setdefault(group, {}).setdefault(state or "pending", {})[name] = values
+        return table
+
+    def _feed(self, group: str, state: str, variable: str, value: float) -> None:
+        where = (group, state, variable)
+        stats = self._stats.get(where)
+        if stats is None:
+            wanted = self._wanted.get(where)
+            if wanted is None:
+                return
+            stats = self._stats[where] = Statistics(wanted)
+        if stats.update(value):
+            readers = self._stat_readers.get(where)
+            if readers:
+                self.due.update(readers)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The state as JSON-able data."""
+        return {
+            "counts": self.counts,
+            "stats": [[*where, stats.to_json()] for where, stats in self._stats.items()],
+        }
+
+    def restore(self, state: Any) -> None:
+        """Take up what `to_json` wrote for the same file. Raises RecordError."""
+        try:
+            for group, counts in state["counts"].items():
+                self.counts[group].update({name: int(counts[name]) for name in COUNTS})
+            self._stats = {
+                (group, kind, variable): Statistics.from_json(stats) for group, kind, variable, stats in state["stats"]
+            }
+        except (TypeError, ValueError, KeyError) as exc:
+            raise RecordError(f"this is no state of counts and statistics ({exc!r})") from exc
