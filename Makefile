@@ -42,7 +42,7 @@ $(MADE): pyproject.toml etc/make-venv
 
 $(VENV)/.test: $(MADE)
 	@echo "installing what the tests need"
-	@$(VENV)/bin/python -m pip install -q -e '.[test]'
+	@$(VENV)/bin/python -m pip install -qq -e '.[test]'
 	@touch $@
 
 run: $(MADE)
