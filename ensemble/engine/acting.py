@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""What a firing does: the actions of the language, one function each.
+
+Law of this file: called by `Engine.handle` alone, on its way. A job's index runs on across the actions of a firing.
+"""
+
+from __future__ import annotations
+
+import re
+import signal as _signals
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Union
+
+from ensemble.engine.actions import Cancel, Cause, Kill, Submit
+from ensemble.engine.events import Key
+from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
+from ensemble.engine.submissions import Batch
+from ensemble.spec import metrics
+from ensemble.spec.models import Action
+
+if TYPE_CHECKING:
+    from ensemble.engine.engine import Engine
+    from ensemble.engine.rules import RuleState
+
+_OVERRIDES = ("duration", "nodes", "tasks", "urgency")
+_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+
+
+class _Firing:
+    """One firing on its way through its actions."""
+
+    def __init__(self, engine: Engine, rule: RuleState, number: int) -> None:
+        self.engine = engine
+        self.rule = rule
+        self.number = number
+        self.index = 0
+
+    def cause(self, action: Action) -> Cause:
+        return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
+
+    def tell(self, action: Action, text: str, count: Optional[int] = None) -> None:
+        self.engine.record(
+            "action",
+            rule=self.rule.id,
+            firing=self.number,
+            action=action.name,
+            label=action.label,
+            count=count,
+            text=text,
+        )
+
+
+def act(engine: Engine, rule: RuleState, number: int) -> None:
+    """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
+    firing = _Firing(engine, rule, number)
+    for action in rule.rule.actions:
+        _ACTIONS[action.name](firing, action)
+        if engine.closed:
+            return
+
+
+def make_job(engine: Engine, batch: Batch) -> Submit:
+    """One job becomes an intent."""
+    key = Key(engine.id, batch.rule, batch.firing, batch.index, 0)
+    job = Job(key, batch.group, batch.set)
+    engine.jobs[key] = job
+    engine.group_jobs[batch.group][key] = job
+    engine.sent += 1
+    return Submit(key, batch.group, batch.set, batch.overrides)
+
+
+def cancel_all(engine: Engine, cause: Cause) -> int:
+    """Cancel every job, unacknowledged ones included; how many."""
+    engine.drop()
+    return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
+
+
+def _submit(firing: _Firing, action: Action) -> None:
+    engine, group = firing.engine, action.label or ""
+    total = 0
+    overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
+    refused = engine.ending not in (None, "halted") and not engine.end_fired
+    for number, jobs in enumerate(engine.spec.groups[group]):
+        count = action.count or jobs.count
+        if not refused:
+            batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
+            engine.unfinished[group] += count
+            engine.tally.bump(group, "active", count)
+            if engine.end_fired:
+                for index in range(count):
+                    engine.emit(make_job(engine, batch._replace(index=batch.index + index, count=1)))
+            else:
+                engine.held.put(batch)
+        firing.index += count
+        total += count
+    if refused:
+        firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
+    engine.tally.touch("active")
+    engine.pump()
+
+
+def _cancel_action(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
+    if action.state in (None, "pending"):
+        engine.drop(None if action.label == "all" else action.label)
+    count = _cancel(_chosen(engine, action), engine, firing.cause(action))
+    firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
+
+
+def _kill(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
+    number = signal_number(action.signal)
+    count = 0
+    for job in _chosen(engine, action):
+        if job.state == RUNNING and job.id is not None:
+            job.killed = number
+            engine.emit(Kill(job.id, number, firing.cause(action)))
+            count += 1
+    name = _signals.Signals(number).name
+    firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
+
+
+def _stop(firing: _Firing, action: Action) -> None:
+    firing.tell(action, "stop")
+    if firing.engine.ending is None:
+        firing.engine.end("complete", f"stopped by rule '{firing.rule.id}'")
+
+
+def _terminate(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
+    firing.tell(action, f"terminate{f' ({action.status})' if action.status else ''}")
+    if action.status:
+        engine.decreed = "complete" if action.status == "success" else "failed"
+    engine.end(engine.decreed or "complete", f"terminated by rule '{firing.rule.id}'")
+    engine.closed = True
+    cancel_all(engine, firing.cause(action))
+
+
+def _log(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
+
+    def fill(match: re.Match[str]) -> str:
+        try:
+            value = engine.value(metrics.parse(match.group(1), engine.spec.groups))
+        except metrics.PathError:
+            return match.group(0)
+        return "no value" if value is None else f"{value:.6g}"
+
+    engine.record("log", rule=firing.rule.id, text=_BRACES.sub(fill, str(action.value)))
+
+
+def _enable(firing: _Firing, action: Action) -> None:
+    target = firing.engine.book.by_id[action.label or ""]
+    target.enabled = action.name == "enable"
+    firing.tell(action, f"{action.name} {target.id}")
+
+
+_ACTIONS: Dict[str, Callable[[_Firing, Action], None]] = {
+    "submit": _submit,
+    "cancel": _cancel_action,
+    "kill": _kill,
+    "stop": _stop,
+    "terminate": _terminate,
+    "log": _log,
+    "enable": _enable,
+    "disable": _enable,
+}
+
+
+def signal_number(signal: Union[int, str, None]) -> int:
+    """The number of a signal given as a number, SIGTERM, TERM, or None (SIGTERM). Raises ValueError."""
+    if signal is None:
+        return int(_signals.SIGTERM)
+    if isinstance(signal, int) or signal.isdigit():
+        return int(_signals.Signals(int(signal)))
+    name = signal.upper()
+    try:
+        return int(_signals.Signals[name if name.startswith("SIG") else f"SIG{name}"])
+    except KeyError:
+        raise ValueError(f"'{signal}' is no signal; expected a name such as SIGTERM or a number") from None
+
+
+def _chosen(engine: Engine, action: Action) -> List[Job]:
+    groups: Iterable[str] = engine.group_jobs if action.label == "all" else [action.label or ""]
+    jobs = [job for group in groups for job in engine.group_jobs[group].values()]
+    if action.state == "pending":
+        return [job for job in jobs if job.state in (SUBMITTING, WITHDRAWN, PENDING)]
+    if action.state == "running":
+        return [job for job in jobs if job.state == RUNNING]
+    return jobs
+
+
+def _cancel(jobs: List[Job], engine: Engine, cause: Cause) -> int:
+    """Cancel those that have not ended. One that has no id yet is cancelled as soon as it has one."""
+    count = 0
+    for job in jobs:
+        if job.state == FINISHED:
+            continue
+        again = job.doomed
+        job.doomed = True
+        if job.id is not None and not again:
+            engine.emit(Cancel(job.id, cause))
+        count += 1
+    return count
