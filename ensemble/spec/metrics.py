@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Metric paths: which statistic of what a rule reads.
 
-    count.<group>.<state>
-    <stat>.<group>[.success|failed|finished].<duration|pending|waiting>
-    <stat>.<group>-duration, <stat>.<group>-pending        (as ensemble-python spells them)
-    ensemble.<active|submitted|elapsed>
+count.<group>.<state>
+<stat>.<group>[.success|failed|finished].<duration|pending|waiting>
+<stat>.<group>-duration, <stat>.<group>-pending        (as ensemble-python spells them)
+ensemble.<active|submitted|elapsed>
 """
 
 from __future__ import annotations

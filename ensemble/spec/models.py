@@ -3,27 +3,42 @@
 
 Law of this file: shape and ranges only. What needs two places of the file at once (labels, metric paths,
 conditions) is checked in `check.py`; positions are the reader's. A key of the language that this release does not
-carry out yet stands in `NOT_YET`, so that it is told and never ignored.
+carry out yet stands in `NOT_YET`, so that it is told and never ignored. A field's description is what a user reads
+in the schema, and behind "expected" where the key is missing.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import shlex
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import Annotated, Literal
 
 from ensemble.engine.events import JOB_EVENTS
-from ensemble.spec.units import duration
+from ensemble.spec import units
+from ensemble.spec.faults import shown
+from ensemble.spec.units import As, Between, number_or_percent
 
 #: a group, a rule's id, a variable
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+#: an ensemble
+TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 #: counts of jobs (`count.<group>.<one of these>`); as group names they are reserved
-COUNTS = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "timeout", "retried")
+COUNTS = (
+    "submitted",
+    "pending",
+    "running",
+    "active",
+    "finished",
+    "success",
+    "failed",
+    "cancelled",
+    "timeout",
+    "retried",
+)
 RESERVED = frozenset(COUNTS) | {"all"}
 
 #: a job enters that state of RFC 21, and the journal event that says so
@@ -59,59 +74,26 @@ NOT_YET: Dict[str, Tuple[str, ...]] = {
 }
 
 
-def _whole(value: Any) -> Any:
-    """A whole number; 5.0 is one, True is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("expected a whole number")
-    if isinstance(value, float):
-        if not math.isfinite(value) or value != int(value):
-            raise ValueError("expected a whole number")
-        value = int(value)
-    return value
+_STRING = {"type": "string"}
+_NUMBER = {"type": "number"}
+_SHARE = {"type": "string", "pattern": "%$"}
 
-
-def _text(value: Any) -> Any:
-    """A string; numbers are taken as they were written."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError("expected a string")
-    return str(value)
-
-
-def _command(value: Any) -> Any:
-    """A string, split as a shell splits words, or a list of words."""
-    if isinstance(value, str):
-        try:
-            words = shlex.split(value)
-        except ValueError as exc:
-            raise ValueError(f"expected a command line that a shell could split ({exc})") from None
-    elif isinstance(value, list) and all(isinstance(word, (str, int, float)) for word in value):
-        words = [str(word) for word in value]
-    else:
-        raise ValueError("expected a command line, or a list of words")
-    if not words or not words[0]:
-        raise ValueError("expected a command, this one is empty")
-    if any("\0" in word for word in words):
-        raise ValueError("expected a command without NUL characters")
-    return tuple(words)
-
-
-_INT = {"type": "integer"}
-_FSD_SCHEMA = {
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}],
-    "description": "Flux Standard Duration (30s, 5m, 1.5h) or seconds",
-}
-
-
-def _int_between(low: int, high: int) -> Any:
-    return Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(ge=low, le=high)]
-
-
-Count = _int_between(1, 10_000_000)
-Nodes = _int_between(1, 1_000_000)
-Times = _int_between(0, 1_000_000_000)
-Urgency = _int_between(0, 31)
-Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=Union[float, str])]
-Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=Union[str, float])]
+Count = Annotated[int, Between(1, 10_000_000)]
+Nodes = Annotated[int, Between(1, 1_000_000)]
+Times = Annotated[int, Between(0, 1_000_000_000)]
+Urgency = Annotated[int, Between(0, 31)]
+#: seconds
+Duration = Annotated[float, As(units.duration, ({"type": "number", "minimum": 0}, _STRING))]
+Text = Annotated[str, As(units.text, (_STRING, _NUMBER))]
+#: a text that is not empty
+Filled = Annotated[str, As(units.filled, ({"type": "string", "minLength": 1}, _NUMBER))]
+Command = Annotated[
+    Tuple[str, ...],
+    As(units.command, (_STRING, {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1})),
+]
+Plain = Annotated[Any, As(units.jsonable, ({},))]
+Share = Annotated[Union[int, str], As(number_or_percent, ({"type": "integer", "minimum": 0}, _SHARE))]
+Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
 class _Model(BaseModel):
@@ -121,88 +103,80 @@ class _Model(BaseModel):
 class Logging(_Model):
     """`logging:` of the file."""
 
-    debug: StrictBool = False
-    #: seconds between two heartbeats; 0 is off
-    heartbeat: Duration = 0.0
+    debug: StrictBool = Field(False, description="show every event of the ensemble's jobs")
+    heartbeat: Duration = Field(0.0, description="time between two heartbeats; 0 is off")
 
 
 class Limits(_Model):
     """`limits:` of the file; None is no limit. Reaching one halts the ensemble."""
 
-    max_jobs: Count = 100_000
-    max_active: Optional[Count] = None
-    #: firings of one rule that submits
-    max_firings: Count = 100_000
-    #: failed jobs, as a number or as a share of the finished ones ("10%")
-    max_failures: Optional[Union[int, str]] = None
-    #: seconds from the start
-    duration: Optional[Duration] = None
-
-    @field_validator("max_failures", mode="before")
-    @classmethod
-    def _failures(cls, value: Any) -> Any:
-        return value if value is None else number_or_percent(value)
-
-
-def number_or_percent(value: Any) -> Union[int, str]:
-    """A whole number from 0, or a string such as "10%" (0 to 100, spaces dropped). Raises ValueError."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
-        if match and float(match.group(1)) <= 100:
-            return f"{match.group(1)}%"
-        raise ValueError('expected a number of jobs, or a share such as "10%"')
-    number: int = _whole(value)
-    if number < 0:
-        raise ValueError("expected a number that is not negative")
-    return number
+    max_jobs: Count = Field(100_000, description="jobs that may be submitted in all")
+    max_active: Optional[Count] = Field(None, description="jobs that may be pending or running at a time")
+    max_firings: Count = Field(100_000, description="firings of one rule that submits")
+    max_failures: Optional[Share] = Field(
+        None, description='failed jobs, as a number or as a share of the finished ones ("10%")'
+    )
+    duration: Optional[Duration] = Field(None, description="time from the start of the ensemble")
 
 
 class JobSet(_Model):
     """One entry of `jobs:`. Entries of the same name are the sets of one group."""
 
-    name: Text
-    #: words of the command; empty where `script` is given
-    command: Annotated[Tuple[str, ...], BeforeValidator(_command, json_schema_input_type=Union[str, List[str]])] = ()
-    #: lines for /bin/sh
-    script: Optional[str] = None
-    count: Count = 1
-    #: None lets the queue choose
-    nodes: Optional[Nodes] = None
-    #: None is one, or one per node where `nodes` is given
-    tasks: Optional[Nodes] = None
-    #: per task
-    cores: Nodes = 1
-    #: per task
-    gpus: _int_between(0, 1_000_000) = 0
-    #: whole nodes
-    exclusive: StrictBool = False
-    #: time limit in seconds; 0 is none
-    duration: Duration = 0.0
-    #: None is the submitter's
-    workdir: Optional[Text] = None
-    #: set on top of the submitter's environment; None takes a variable out
-    environment: Dict[str, Optional[Text]] = Field(default_factory=dict)
-    queue: Optional[Text] = None
-    bank: Optional[Text] = None
-    urgency: Urgency = 16
-    #: paths; None is the queue's default
-    input: Optional[Text] = None
-    output: Optional[Text] = None
-    error: Optional[Text] = None
-    #: options of the Flux job shell
-    shell: Dict[str, Any] = Field(default_factory=dict)
-    #: dotted keys into the jobspec's attributes; a key without a prefix is under `system.`
-    attributes: Dict[str, Any] = Field(default_factory=dict)
+    name: Text = Field(description="the group's name: letters, digits, _ and -")
+    command: Command = Field(
+        default=(), description="a command line, split as a shell splits words, or a list of words"
+    )
+    script: Optional[StrictStr] = Field(None, description="lines for /bin/sh, in place of a command")
+    count: Count = Field(1, description="jobs that one submission of the group makes")
+    nodes: Optional[Nodes] = Field(None, description="nodes of a job; without it the queue chooses")
+    tasks: Optional[Nodes] = Field(
+        None, description="tasks of a job; without it one, or one per node where nodes is given"
+    )
+    cores: Nodes = Field(1, description="cores per task")
+    gpus: Annotated[int, Between(0, 1_000_000)] = Field(0, description="GPUs per task")
+    exclusive: StrictBool = Field(False, description="take whole nodes")
+    duration: Duration = Field(0.0, description="time limit of a job; 0 is none")
+    workdir: Optional[Filled] = Field(None, description="working directory; without it the submitter's")
+    environment: Dict[str, Optional[Text]] = Field(
+        default_factory=dict,
+        description="variables set on top of the submitter's environment; null takes one out",
+    )
+    queue: Optional[Filled] = Field(None, description="queue to submit to")
+    bank: Optional[Filled] = Field(None, description="bank to charge")
+    urgency: Urgency = Field(16, description="urgency of a job; 0 holds it")
+    input: Optional[Filled] = Field(None, description="file for standard input")
+    output: Optional[Filled] = Field(None, description="file for standard output; without it the queue's default")
+    error: Optional[Filled] = Field(None, description="file for standard error; without it where the output goes")
+    shell: Dict[str, Plain] = Field(default_factory=dict, description="options of the Flux job shell")
+    attributes: Dict[str, Plain] = Field(
+        default_factory=dict,
+        description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
+    )
 
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
         return check_name(value, "a group's name")
 
+    @field_validator("script")
+    @classmethod
+    def _script(cls, value: Optional[str]) -> Optional[str]:
+        if value is not None and (not value.strip() or "\0" in value):
+            raise ValueError("expected lines for /bin/sh, this is empty" if not value.strip() else "expected no NUL")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: Dict[str, Optional[str]]) -> Dict[str, Optional[str]]:
+        for name in value:
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(f"expected names of variables without '=', not {shown(name)}")
+        return value
+
     @model_validator(mode="after")
     def _one_command(self) -> JobSet:
         if bool(self.command) == (self.script is not None):
-            raise ValueError("expected one of command and script")
+            raise PydanticCustomError("one_command", "expected one of command and script")
         return self
 
 
@@ -211,71 +185,80 @@ def check_name(value: str, what: str) -> str:
     if not NAME.fullmatch(value) or len(value) > 100:
         raise ValueError(f"expected {what}: letters, digits, _ and -, not first a digit or -, at most 100")
     if value in RESERVED:
-        raise ValueError(f"'{value}' is a word of the language and cannot be {what}")
+        raise ValueError(f"expected {what}, and '{value}' is a word of the language")
     return value
 
 
 class Action(_Model):
     """One action of a rule. Which keys go with which name is checked in `check.py`."""
 
-    name: str
-    label: Optional[Text] = None
-    count: Optional[Count] = None
-    #: seconds
-    duration: Optional[Duration] = None
-    nodes: Optional[Nodes] = None
-    tasks: Optional[Nodes] = None
-    urgency: Optional[Urgency] = None
-    #: cancel, kill: only jobs in that state
-    state: Optional[Literal["pending", "running"]] = None
-    #: kill: a name (SIGTERM, TERM) or a number; None is SIGTERM
-    signal: Optional[Union[int, str]] = None
-    #: terminate
-    status: Optional[Literal["success", "failure"]] = None
-    #: log: the line
-    value: Optional[Any] = None
+    name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
+    label: Optional[Text] = Field(None, description="what it acts on: a group, or for enable and disable a rule's id")
+    count: Optional[Count] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    duration: Optional[Duration] = Field(None, description="submit: time limit, in place of the group's")
+    nodes: Optional[Nodes] = Field(None, description="submit: nodes, in place of the group's")
+    tasks: Optional[Nodes] = Field(None, description="submit: tasks, in place of the group's")
+    urgency: Optional[Urgency] = Field(None, description="submit: urgency, in place of the group's")
+    state: Optional[Literal["pending", "running"]] = Field(None, description="cancel, kill: only jobs in that state")
+    signal: Optional[Signal] = Field(
+        None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
+    )
+    status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
+    value: Optional[Plain] = Field(None, description="log: the line; {metric.paths} in braces are filled in")
 
 
 class Rule(_Model):
     """One entry of `rules:`."""
 
-    #: rule-N, counted from 1 in file order, where the file gives none
-    id: str
-    trigger: str
-    name: Optional[Text] = None
-    #: as written: a number, or a comparator and a number
-    when: Optional[Union[StrictBool, int, float, str]] = None
-    #: at least one; a lone `action:` is a list of one
-    actions: Tuple[Action, ...]
-    enabled: StrictBool = True
-    #: heartbeat: seconds; None is the file's heartbeat
-    every: Optional[Duration] = None
-    #: timer: seconds from the start
-    after: Optional[Duration] = None
-    #: firings; None is unlimited
-    repetitions: Optional[Times] = 1
-    #: occasions skipped between two firings
-    backoff: Times = 0
-    #: seconds after a firing in which occasions are dropped
-    cooldown: Duration = 0.0
+    id: Text = Field(description="names the rule; without it rule-N, counted from 1 in file order")
+    trigger: Text = Field(description="what makes the rule fire")
+    name: Optional[Text] = Field(
+        None, description="metric: the path; job-* and group-complete: the group; end: the state"
+    )
+    when: Annotated[Any, As(lambda value: getattr(value, "real", value), (_NUMBER, _STRING))] = Field(
+        None, description='metric: a number (equality), or a comparator and a number, such as "> 5"'
+    )
+    actions: Tuple[Action, ...] = Field(
+        description="what the rule does, in this order; a lone one may stand under action"
+    )
+    enabled: StrictBool = Field(True, description="false: rests until an action enables it")
+    every: Optional[Duration] = Field(None, description="heartbeat: time between two, in place of logging.heartbeat")
+    after: Optional[Duration] = Field(None, description="timer: time from the start of the ensemble")
+    repetitions: Optional[Times] = Field(1, description="firings in all; unlimited has no end")
+    backoff: Times = Field(0, description="occasions skipped between two firings")
+    cooldown: Duration = Field(0.0, description="time after a firing in which occasions are dropped")
+
+    @field_validator("id")
+    @classmethod
+    def _id(cls, value: str) -> str:
+        if not NAME.fullmatch(value) or len(value) > 100:
+            raise ValueError("expected a rule's id: letters, digits, _ and -, not first a digit or -, at most 100")
+        return value
 
 
 class Spec(_Model):
     """A file, checked. The objects are frozen; `groups` gives the sets of each group in file order."""
 
-    name: str
-    description: str = ""
-    logging: Logging = Logging()
-    jobs: Tuple[JobSet, ...]
-    rules: Tuple[Rule, ...]
-    limits: Limits = Limits()
-    #: how many failed jobs the ensemble may have and still be complete: none, all, a number, or "N%"
-    failures: Union[int, str] = "none"
+    name: Text = Field(description="names the ensemble; without it the file's stem")
+    description: Text = Field("", description="for readers")
+    logging: Logging = Field(default=Logging(), description="what is logged, and how often the heart beats")
+    jobs: Tuple[JobSet, ...] = Field(description="the groups of jobs")
+    rules: Tuple[Rule, ...] = Field(description="what happens when")
+    limits: Limits = Field(default=Limits(), description="what the ensemble may use; reaching one halts it")
+    failures: Annotated[
+        Union[int, str],
+        As(lambda value: _failures(value), ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0})),
+    ] = Field(
+        "none",
+        description='failed jobs that a complete ensemble may have: none, all, a number, or a share such as "10%"',
+    )
 
-    @field_validator("failures", mode="before")
+    @field_validator("name")
     @classmethod
-    def _failures(cls, value: Any) -> Any:
-        return value if value in ("none", "all") else number_or_percent(value)
+    def _name(cls, value: str) -> str:
+        if not TITLE.fullmatch(value) or len(value) > 100:
+            raise ValueError("expected a name of letters, digits, _, - and ., not first - or ., at most 100")
+        return value
 
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:
@@ -284,3 +267,10 @@ class Spec(_Model):
         for jobs in self.jobs:
             groups[jobs.name] = (*groups.get(jobs.name, ()), jobs)
         return groups
+
+
+def _failures(value: Any) -> Union[int, str]:
+    try:
+        return str(value) if value in ("none", "all") else number_or_percent(value)
+    except ValueError:
+        raise ValueError('expected none, all, a number of jobs, or a share such as "10%"') from None

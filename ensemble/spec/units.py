@@ -1,32 +1,197 @@
 # SPDX-License-Identifier: MIT
-"""Durations as Flux writes them (RFC 23) and shares as users write them."""
+"""Scalars as users write them: durations (RFC 23), whole numbers, shares, texts, command lines, signals.
+
+Each function returns the value or raises ValueError with "expected ..." and what would be right; the models use
+them as validators. A number of the file remembers how it was written, so that `1.10` is a text of four characters.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from typing import Any
+import shlex
+import signal
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Tuple, Union
 
-_FSD = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?(?P<unit>ms|s|m|h|d)?")
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+_FSD = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds"
+#: seconds, about 30 years; clocks of operating systems end somewhere behind it
+LONGEST = 1e9
 
 
 def duration(value: Any) -> float:
     """Seconds of a Flux Standard Duration (`30s`, `5m`, `1.5h`, `2d`, `100ms`) or of a number of seconds.
 
-    Raises ValueError for anything else, for a negative one, and for one that is not finite.
+    Raises ValueError for anything else, for a negative one, and for one above LONGEST.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError("expected a duration such as 30s, 5m or 1.5h, or a number of seconds")
+        raise ValueError(_DURATION)
     if isinstance(value, str):
         match = _FSD.fullmatch(value.strip())
         if not match:
-            raise ValueError("expected a duration such as 30s, 5m or 1.5h, or a number of seconds")
-        unit = match.group("unit")
-        number = value.strip()[: -len(unit)] if unit else value.strip()
-        seconds = float(number) * _UNITS[unit]
+            raise ValueError(_DURATION)
+        seconds = float(match["number"]) * _UNITS[match["unit"]]
     else:
-        seconds = float(value)
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError("expected a duration that is finite and not negative")
+        seconds = _real(value)
+    if math.isnan(seconds) or seconds < 0 or seconds > LONGEST:
+        raise ValueError(f"expected a duration from 0 to {LONGEST:.0f} seconds")
     return seconds
+
+
+def _real(value: Union[int, float]) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def whole(value: Any) -> int:
+    """A whole number; 5.0 is one, True is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(_real(value)):
+        raise ValueError("expected a whole number")
+    if value != int(value):
+        raise ValueError("expected a whole number")
+    return int(value)
+
+
+def number_or_percent(value: Any) -> Union[int, str]:
+    """A whole number from 0, or a string such as "10%" (0 to 100, spaces dropped). Raises ValueError."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*%", value.strip(), re.ASCII)
+        if match and float(match.group(1)) <= 100:
+            return f"{match.group(1)}%"
+        raise ValueError('expected a number of jobs, or a share such as "10%"')
+    try:
+        number = whole(value)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ValueError('expected a number of jobs from 0 on, or a share such as "10%"')
+    return number
+
+
+def text(value: Any) -> str:
+    """A string; numbers are taken as they were written."""
+    if isinstance(value, bool):
+        raise ValueError("expected a string; with quotes around it this would be one")
+    if not isinstance(value, (str, int, float)):
+        raise ValueError("expected a string")
+    return str(getattr(value, "text", value))
+
+
+def filled(value: Any) -> str:
+    """A string that is not empty."""
+    if not text(value).strip():
+        raise ValueError("expected a string that is not empty")
+    return text(value)
+
+
+def command(value: Any) -> Tuple[str, ...]:
+    """The words of a command: of a string, split as a shell splits it, or of a list."""
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError as exc:
+            raise ValueError(f"expected a command line that a shell could split ({str(exc).lower()})") from None
+    elif isinstance(value, (list, tuple)):
+        try:
+            words = [text(word) for word in value]
+        except ValueError:
+            raise ValueError("expected a list of words; with quotes around it any word is one") from None
+    else:
+        raise ValueError("expected a command line, or a list of words")
+    if not words or not words[0]:
+        raise ValueError("expected a command, this one is empty")
+    if any("\0" in word for word in words):
+        raise ValueError("expected a command without NUL characters")
+    return tuple(words)
+
+
+def signal_number(value: Union[int, str, None]) -> int:
+    """The number of a signal given as SIGTERM, TERM, term or 15; SIGTERM for None. Raises ValueError."""
+    if value is None:
+        return int(signal.SIGTERM)
+    expected = "expected a signal such as SIGTERM, USR1 or 9"
+    if isinstance(value, str) and not value.isdecimal():
+        name = value.strip().upper()
+        name = name if name.startswith("SIG") else f"SIG{name}"
+        if name not in signal.Signals.__members__:
+            raise ValueError(expected)
+        return int(signal.Signals[name])
+    number = whole(int(value) if isinstance(value, str) and len(value) < 5 else value)
+    if not 1 <= number < signal.NSIG:
+        raise ValueError(f"{expected} (1 to {signal.NSIG - 1})")
+    return number
+
+
+def jsonable(value: Any) -> Any:
+    """The value in plain types, if JSON has them all."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        raise ValueError("expected numbers that are finite, strings, lists and mappings") from None
+
+
+class Written:
+    """Base of the markers below: a validator that runs first, and the JSON Schema of what it takes."""
+
+    def check(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def schema(self) -> Dict[str, Any]:
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Dict[str, Any]:
+        return self.schema()
+
+
+@dataclass(frozen=True)
+class Between(Written):
+    """`Annotated[int, Between(1, 5)]`: a whole number in these bounds."""
+
+    low: int
+    high: int
+
+    def check(self, value: Any) -> Any:
+        expected = f"expected a whole number from {self.low} to {self.high}"
+        try:
+            number = whole(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not self.low <= number <= self.high:
+            raise ValueError(expected)
+        return number
+
+    def schema(self) -> Dict[str, Any]:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, eq=False)
+class As(Written):
+    """`Annotated[T, As(function, *schemas)]`: what the function makes of a value that fits one of the schemas."""
+
+    function: Callable[[Any], Any]
+    schemas: Tuple[Dict[str, Any], ...]
+
+    def check(self, value: Any) -> Any:
+        return self.function(value)
+
+    def schema(self) -> Dict[str, Any]:
+        return dict(self.schemas[0]) if len(self.schemas) == 1 else {"anyOf": [dict(one) for one in self.schemas]}
+
+
+def signal_as_written(value: Any) -> Union[int, str]:
+    """The signal as it was written, once it is known to be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("expected a signal such as SIGTERM, USR1 or 9")
+    signal_number(value if isinstance(value, str) else whole(value))
+    return value if isinstance(value, str) else int(value)

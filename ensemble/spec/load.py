@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""A file into a `Spec`, or into all of its faults at once.
+
+Four steps: `reader` makes a tree of nodes with positions; `_Shape` here brings the tree into the one form that the
+models know (defaults that depend on the place, `action` and `actions`, what a lone action may carry for its rule);
+`check` looks at what needs two places at once; the models look at shape and ranges, and what they find is put into
+our words at the position of the node. Each step goes on behind a fault, so that one run tells them all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Union
+
+from pydantic import BaseModel, ValidationError
+
+from ensemble.errors import SpecError, UsageError
+from ensemble.spec import check
+from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
+from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
+from ensemble.spec.reader import MAX_BYTES, Node, decode, read
+
+#: keys of a rule that may stand inside its lone action
+LIFTED = ("repetitions", "backoff", "cooldown")
+
+
+class Loaded(NamedTuple):
+    """A file that may run, and what looks wrong with it all the same."""
+
+    spec: Spec
+    warnings: Tuple[Fault, ...]
+
+
+def load(text: Union[str, bytes], file: str) -> Loaded:
+    """The spec that the text describes. `file` names it in messages, and its stem is the default name.
+
+    Raises SpecError with every fault, in file order.
+    """
+    characters, report = decode(text, file)
+    root = None if characters is None else read(characters, report)
+    if root is None:
+        raise SpecError(report.faults)
+    root = _Shape(report, file).file(root)
+    check.check(root, report)
+    spec = _validate(root, report)
+    if report.faults or spec is None:
+        raise SpecError(report.faults)
+    spec = check.settle(spec, root, report)
+    return Loaded(spec, report.warnings)
+
+
+def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
+    """As `load`, of the file at that path.
+
+    Raises UsageError where there is no plain file that can be read, and SpecError.
+    """
+    name = os.fspath(path)
+    told = escape(name)
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file '{told}'; give the path of an ensemble file") from None
+    except PermissionError:
+        raise UsageError(f"the file '{told}' cannot be read: permission denied") from None
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"the file '{told}' cannot be opened: {getattr(exc, 'strerror', None) or exc}") from None
+    with open(fd, "rb", buffering=0) as stream:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"'{told}' is a directory; give the path of an ensemble file")
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"'{told}' is no plain file; give the path of an ensemble file")
+        try:
+            text = _read(stream)
+        except OSError as exc:
+            raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
+    return load(text, name)
+
+
+def _read(stream: Any) -> bytes:
+    """The file's bytes, at most one more than are allowed."""
+    parts: List[bytes] = []
+    while sum(map(len, parts)) <= MAX_BYTES:
+        part = stream.read(MAX_BYTES + 1)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)[: MAX_BYTES + 1]
+
+
+class _Shape:
+    """Brings the tree into the form that the models know. Nodes may be shared by aliases: new ones are made."""
+
+    def __init__(self, report: Report, file: str) -> None:
+        self._report = report
+        self._file = file
+
+    def file(self, root: Node) -> Node:
+        if root.kind != "map":
+            self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
+            raise SpecError(self._report.faults)
+        entries = self._known(root, "file")
+        for section in ("logging", "limits"):
+            # a section whose lines are all commented out is as good as none
+            if section in entries and entries[section][1].empty:
+                del entries[section]
+        self._filled(entries)
+        if "name" not in entries:
+            stem = re.sub(r"\.ya?ml$", "", os.path.basename(self._file))
+            entries["name"] = (root, _scalar(_title(stem), root))
+        if "limits" in entries:
+            entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
+        if "logging" in entries:
+            entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
+        for key, each in (("jobs", self._job), ("rules", self._rule)):
+            if key in entries and entries[key][1].kind == "list":
+                node = entries[key][1]
+                made = [each(item) if item.kind == "map" else item for item in node.items]
+                entries[key] = (entries[key][0], Node("list", made, node))
+        if "rules" in entries:
+            self._ids(entries["rules"][1])
+        return Node("map", entries, root)
+
+    def _known(self, node: Node, where: str) -> Dict[str, Tuple[Node, Node]]:
+        """The entries without those of a later release, which are told here."""
+        entries = dict(node.value)
+        for word in NOT_YET.get(where, ()):
+            if word in entries:
+                self._report.add(entries.pop(word)[0], f"'{word}' is not supported yet", value=word, expected=None)
+        return entries
+
+    def _filled(self, entries: Dict[str, Tuple[Node, Node]]) -> None:
+        """A key without any value is told, and left out."""
+        for word, (key, node) in list(entries.items()):
+            if node.empty:
+                self._report.add(
+                    key, f"the key {shown(word)} has no value", value=word, expected="a value behind the ':'"
+                )
+                entries[word] = (key, _Told)
+
+    def _section(self, node: Node, where: str) -> Node:
+        if node.kind != "map":
+            return node
+        entries = self._known(node, where)
+        self._filled(entries)
+        return Node("map", entries, node)
+
+    def _job(self, node: Node) -> Node:
+        return self._section(node, "job")
+
+    def _rule(self, node: Node) -> Node:
+        entries = self._known(node, "rule")
+        self._filled(entries)
+        report = self._report
+        if "action" in entries:
+            key, action = entries.pop("action")
+            if "actions" in entries:
+                report.add(key, "this rule has both action and actions", expected="one of them")
+            elif action.kind == "map":
+                entries["actions"] = (key, Node("list", [self._action(action, entries)], action))
+            elif action is _Told:
+                entries["actions"] = (key, action)
+            else:
+                hint = (
+                    "a mapping; several stand under actions"
+                    if action.kind == "list"
+                    else "a mapping such as {name: stop}"
+                )
+                report.add(action, f"action cannot be {action}", value=action.text, expected=hint)
+                entries["actions"] = (key, _Told)
+        elif "actions" in entries:
+            key, actions = entries["actions"]
+            made = [self._action(item, None) if item.kind == "map" else item for item in actions.items]
+            if actions.kind == "list":
+                if not made:
+                    report.add(actions, "this rule has no action", expected="at least one action")
+                entries["actions"] = (key, Node("list", made, actions))
+        else:
+            report.add(node, "this rule has no action", expected="action, or a list of actions under actions")
+            entries["actions"] = (node, _Told)
+        if "repetitions" in entries:
+            key, times = entries["repetitions"]
+            if times.kind == "scalar" and times.text == "unlimited":
+                entries["repetitions"] = (key, _scalar(None, times))
+            elif times is not _Told and times.value is None:
+                report.add(times, "repetitions cannot be null", expected="a whole number, or unlimited")
+        return Node("map", entries, node)
+
+    def _action(self, node: Node, rule: Optional[Dict[str, Tuple[Node, Node]]]) -> Node:
+        """`rule` takes in what a lone action carries for it; None where the action is one of a list."""
+        later = node.get("name")
+        if later is not None and later.text in NOT_YET["action"]:
+            # the name itself is told by `check`; its keys need not be
+            return Node("map", {"name": node.value["name"]}, node)
+        entries = self._known(node, "action key")
+        self._filled(entries)
+        for word in LIFTED:
+            if word not in entries:
+                continue
+            key, value = entries.pop(word)
+            if rule is None:
+                self._report.add(
+                    key,
+                    f"'{word}' belongs to the rule, not to one of its actions",
+                    value=word,
+                    expected=f"{word} beside actions",
+                )
+            elif word in rule:
+                self._report.add(
+                    key,
+                    f"'{word}' is given twice, with the rule and with its action",
+                    value=word,
+                    expected="one of them",
+                )
+            else:
+                rule[word] = (key, value)
+        return Node("map", entries, node)
+
+    def _ids(self, rules: Node) -> None:
+        """Rules without an id get `rule-N`; where that is taken, with a letter more."""
+        given: Set[str] = {node.text for node in (item.get("id") for item in rules.items) if node is not None}
+        for number, item in enumerate(rules.items, 1):
+            if item.kind == "map" and "id" not in item.value:
+                name = f"rule-{number}"
+                while name in given:
+                    name += "x"
+                given.add(name)
+                item.value["id"] = (item, _scalar(name, item))
+
+
+def _scalar(value: Any, at: Node) -> Node:
+    return Node("scalar", value, at, "" if value is None else str(value))
+
+
+#: stands for a value that is missing or wrong and that has been told
+_Told = Node("scalar", None, Node("scalar", None, type("_", (), {"line": 0, "column": 0})))
+
+
+def _title(stem: str) -> str:
+    """The stem as a legal name."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:100]
+    return name if TITLE.fullmatch(name) else "ensemble"
+
+
+#: words for what the models call by their own
+_KINDS: Dict[str, str] = {
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+_ALL_BOOL = {
+    "yes": "true",
+    "on": "true",
+    "no": "false",
+    "off": "false",
+    "y": "true",
+    "n": "false",
+    "1": "true",
+    "0": "false",
+}
+
+
+def _validate(root: Node, report: Report) -> Optional[Spec]:
+    try:
+        return Spec.model_validate(root.plainly())
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False, include_input=False):
+            _tell(error["loc"], error["type"], error.get("ctx", {}), error["msg"], root, report)
+        return None
+
+
+def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, root: Node, report: Report) -> None:
+    """One error of the models, as a fault at the node that it is about."""
+    what, model = _subject(loc[:-1] if kind in ("missing", "extra_forbidden") else loc)
+    if kind == "missing":
+        parent = _walk(root, loc[:-1])[0]
+        field = model.model_fields[str(loc[-1])]
+        report.add(parent, f"{what} has no {loc[-1]}", expected=f"{loc[-1]}: {field.description}")
+        return
+    node, key = _walk(root, loc)
+    if kind == "extra_forbidden":
+        word = str(loc[-1])
+        known = _keys(model)
+        report.add(
+            key,
+            f"{what} has no key {shown(word)}",
+            value=word,
+            expected=f"one of {listed(known, 40)}",
+            suggestion=nearest(word, known),
+        )
+        return
+    if node is _Told or kind == "one_command":
+        return
+    error = context.get("error")
+    told = str(error) if error is not None else text
+    expected = _KINDS.get(kind, told[len("expected ") :] if told.startswith("expected ") else told)
+    suggestion = None
+    if kind == "literal_error":
+        words = re.findall(r"'(\w+)'", str(context.get("expected", "")))
+        expected = f"one of {', '.join(words)}"
+        suggestion = nearest(node.text, words)
+    elif kind == "bool_type":
+        suggestion = _ALL_BOOL.get(node.text.lower())
+    name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
+    subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
+    report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)
+
+
+def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
+    """What a place is in the user's words, and the model that describes it."""
+    if loc[:1] == ("jobs",) and len(loc) > 1:
+        return "a job", JobSet
+    if loc[:1] == ("rules",) and len(loc) > 3 and loc[2] == "actions":
+        return "an action", Action
+    if loc[:1] == ("rules",) and len(loc) > 1:
+        return "a rule", Rule
+    if loc[:1] == ("limits",):
+        return "limits", Limits
+    if loc[:1] == ("logging",):
+        return "logging", Logging
+    return "the file", Spec
+
+
+def _keys(model: Type[BaseModel]) -> List[str]:
+    """What a user may write there."""
+    words = list(model.model_fields)
+    if model is Rule:
+        words.insert(words.index("actions"), "action")
+    return words
+
+
+def _walk(root: Node, loc: Tuple[Any, ...]) -> Tuple[Node, Node]:
+    """The node of a place, as far as it can be followed, and the node of its key (or itself)."""
+    node = key = root
+    for part in loc:
+        if node.kind == "map" and str(part) in node.value:
+            key, node = node.value[str(part)]
+        elif node.kind == "list" and isinstance(part, int) and part < len(node.value):
+            key = node = node.value[part]
+        else:
+            break
+    return node, key
