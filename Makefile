@@ -22,10 +22,11 @@ MADE := $(VENV)/.made-for-flux-$(FLUX)
 # Commands of the venv come first, so that `flux ensemble` is ours.
 in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: help run check lint format bench install uninstall clean
+.PHONY: help run setup check lint format bench install uninstall clean
 
 help:
 	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
+	@echo "make setup      only set up .venv, with all that tests need"
 	@echo "make check      run every test"
 	@echo "make lint       ruff (format and rules) and mypy"
 	@echo "make format     let ruff format the sources"
@@ -44,6 +45,9 @@ $(VENV)/.test: $(MADE)
 	@echo "installing what the tests need"
 	@$(VENV)/bin/python -m pip install -qq -e '.[test]'
 	@touch $@
+
+# all that tests need, for editors and containers
+setup: $(VENV)/.test
 
 run: $(MADE)
 	@if [ -e $(VENV)/.flux ]; then \
@@ -69,6 +73,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(in_venv) python -m t.bench
+
+# PREFIX and DESTDIR reach the script by the environment.
+export PREFIX DESTDIR
 
 install: $(MADE)
 	@sh etc/install install
