@@ -53,34 +53,32 @@ class _Open:
     def __init__(self, id: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
         self.id = id
         self.groups = spec.groups
-        #: all sets of the file, and where each group's begin
+        #: all sets of the file, and where among them each group's begin
         self.sets = tuple(job for sets in self.groups.values() for job in sets)
+        self.first: Dict[str, int] = {}
+        begin = 0
+        for name, sets in self.groups.items():
+            self.first[name] = begin
+            begin += len(sets)
         self.submitter = submitter
         self.events = frozenset(BASE_EVENTS) | events
-
-    def number(self, group: str, set: int) -> int:
-        """The position in `sets` of a group's set."""
-        before = 0
-        for name, sets in self.groups.items():
-            if name == group:
-                return before + set
-            before += len(sets)
-        raise KeyError(group)
 
 
 class _Job:
     """A job that has not ended."""
 
-    __slots__ = ("cores", "duration", "ensemble", "id", "key", "limit", "set", "state", "tasks", "urgency")
+    __slots__ = ("cores", "duration", "id", "key", "limit", "owner", "set", "state", "t", "tasks", "urgency")
 
-    def __init__(self, id: JobId, ensemble: str, key: Key, set: JobSet, overrides: Dict[str, Any], all: int) -> None:
+    def __init__(self, id: JobId, owner: _Open, key: Key, set: JobSet, overrides: Dict[str, Any], whole: int) -> None:
         self.id = id
-        self.ensemble = ensemble
+        self.owner = owner
         self.key = key
         self.set = set
         self.state = PENDING
+        #: of its latest event, seconds since the epoch
+        self.t = 0.0
         self.tasks: int = overrides.get("tasks") or set.tasks or overrides.get("nodes") or set.nodes or 1
-        self.cores: int = all if set.exclusive else self.tasks * set.cores
+        self.cores: int = whole if set.exclusive else self.tasks * set.cores
         #: seconds, 0 for no limit
         self.duration: float = overrides.get("duration", set.duration) or 0.0
         self.urgency: int = overrides.get("urgency", set.urgency)
@@ -114,7 +112,10 @@ class LocalMember(Member):
     capabilities = frozenset(("submit", "cancel", "kill"))
 
     def __init__(
-        self, rundir: os.PathLike[str] | str, cores: Optional[int] = None, loop: Optional[asyncio.AbstractEventLoop] = None
+        self,
+        rundir: os.PathLike[str] | str,
+        cores: Optional[int] = None,
+        loop: Optional[asyncio.AbstractEventLoop] = None,
     ) -> None:
         """`rundir` holds the jobs' output. `cores` is by default what this process may use. Without a `loop` one is
         made: the caller runs and closes it."""
@@ -210,16 +211,17 @@ class LocalMember(Member):
     def _submit(self, ensemble: str, action: Submit) -> None:
         known = self._opened(ensemble)
         spec = known.groups[action.group][action.set]
-        job = _Job(len(self._sets), ensemble, action.key, spec, action.overrides, self.cores)
+        job = _Job(len(self._sets), known, action.key, spec, action.overrides, self.cores)
         nodes = action.overrides.get("nodes") or spec.nodes or 1
         reason = self._infeasible(job, nodes)
         if reason is not None:
             self._put(ensemble, Refused(time.time(), action.key, f"{reason} (group '{action.group}')"))
             return
-        self._sets.append(known.number(action.group, action.set))
+        self._sets.append(known.first[action.group] + action.set)
         self._jobs[job.id] = job
         about = {"userid": os.getuid(), "urgency": job.urgency, "flags": 0, "version": 1}
-        self._put(ensemble, JobEvent(time.time(), job.id, "submit", about, action.key))
+        job.t = time.time()
+        self._put(ensemble, JobEvent(job.t, job.id, "submit", about, action.key))
         self._event(job, "validate")
         self._event(job, "depend")
         self._event(job, "priority", priority=job.urgency)
@@ -233,7 +235,9 @@ class LocalMember(Member):
         if nodes > 1:
             return f"the job asks for {nodes} nodes and the local queue has one: ask for nodes: 1, or run inside Flux"
         if job.cores > self.cores:
-            return f"the job asks for {job.cores} cores and this machine gives {self.cores}: ask for fewer tasks or cores"
+            return (
+                f"the job asks for {job.cores} cores and this machine gives {self.cores}: ask for fewer tasks or cores"
+            )
         if job.set.gpus > 0:
             return "the job asks for gpus and the local queue counts none: leave out gpus, or run inside Flux"
         if job.set.queue is not None:
@@ -265,19 +269,21 @@ class LocalMember(Member):
                 break
 
     def _run(self, job: _Job) -> None:
-        launcher = self._launcher or self._launch()
         job.state = RUNNING
         self._free -= job.cores
         self._event(job, "alloc", ranks="0")
-        launcher.send(self._request(job))
+        try:
+            launcher = self._launcher or self._launch()
+        except MemberError as exc:
+            self._event(job, "start")
+            self._exception(job, "exec", str(exc))
+            self._end(job, 126 << 8)
+        else:
+            launcher.send(self._request(job))
 
     def _request(self, job: _Job) -> Dict[str, Any]:
         """What the launcher must know to run a job."""
-        ensemble, spec = self._ensembles.get(job.ensemble), job.set
-        if ensemble is None:
-            # Closed while the job was pending: it is left as it is, and needs its submitter no more than to run.
-            raise MemberError(f"ensemble {job.ensemble} is not open")
-        submitter = ensemble.submitter
+        spec, submitter = job.set, job.owner.submitter
         names = _names(spec, job.id)
         environment = dict(submitter.environment)
         for name, value in spec.environment.items():
@@ -287,12 +293,12 @@ class LocalMember(Member):
                 environment[name] = value
         environment.update(
             ENSEMBLE_JOB=str(job.key),
-            ENSEMBLE_ID=job.ensemble,
+            ENSEMBLE_ID=job.owner.id,
             FLUX_JOB_ID=str(job.id),
             FLUX_JOB_SIZE=str(job.tasks),
             FLUX_JOB_NNODES="1",
         )
-        output = spec.output if spec.output is not None else self._default_output(job.ensemble, spec, job.id)
+        output = spec.output if spec.output is not None else self._default_output(job.owner.id, spec, job.id)
         tasks = []
         for rank in range(job.tasks):
             each = {**names, "size": str(job.tasks), "taskid": str(rank)}
@@ -322,16 +328,14 @@ class LocalMember(Member):
         job = self._jobs.get(message["id"])
         if job is None:
             return
-        t = message["t"]
-        if message["event"] == "start":
-            self._event(job, "start", t)
-            if job.duration > 0:
-                job.limit = self.loop.call_later(job.duration, self._time_out, job)
-            return
+        if message["event"] != "finish":
+            self._event(job, "start", message["t"])
         if message["event"] == "failed":
-            self._event(job, "start", t)
             self._exception(job, "exec", message["note"])
-        self._end(job, message["status"], t)
+        if message["event"] != "start":
+            self._end(job, message["status"], message["t"])
+        elif job.duration > 0:
+            job.limit = self.loop.call_later(job.duration, self._time_out, job)
 
     def _on_lost(self) -> None:
         self._launcher = None
@@ -359,7 +363,7 @@ class LocalMember(Member):
 
     def _act(self, ensemble: str, action: Cancel | Kill, act: Callable[[_Job, Any], Optional[str]]) -> None:
         job = self._jobs.get(action.id)
-        if job is not None and job.ensemble == ensemble:
+        if job is not None and job.owner.id == ensemble:
             error = act(job, action)
         elif job is None and 0 < action.id < len(self._sets):
             error = "job is inactive"
@@ -398,9 +402,11 @@ class LocalMember(Member):
         self._event(job, "exception", type=type, severity=0, note=note, userid=os.getuid())
 
     def _event(self, job: _Job, name: str, t: Optional[float] = None, **context: Any) -> None:
-        known = self._ensembles.get(job.ensemble)
+        # The launcher's times may lie behind ours; a job's do not go backwards.
+        job.t = max(job.t, time.time() if t is None else t)
+        known = self._ensembles.get(job.owner.id)
         if known is not None and name in known.events:
-            self._put(job.ensemble, JobEvent(time.time() if t is None else t, job.id, name, context))
+            self._put(known.id, JobEvent(job.t, job.id, name, context))
 
     def _put(self, ensemble: str, event: Event) -> None:
         self._outbox.append((ensemble, event))

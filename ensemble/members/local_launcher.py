@@ -134,9 +134,7 @@ class Launcher:
         self.stopping = True
 
     def _timeout(self) -> Optional[float]:
-        deadlines = [
-            task.deadline for job in self.jobs.values() for task in job.tasks if task.deadline is not None
-        ]
+        deadlines = [task.deadline for job in self.jobs.values() for task in job.tasks if task.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _send(self, **message: Any) -> None:

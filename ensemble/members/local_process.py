@@ -54,7 +54,9 @@ class LauncherProcess:
                 )
         except OSError as exc:
             ours.close()
-            raise MemberError(f"cannot start the process that runs local jobs ({exc}); is {sys.executable} in place?") from exc
+            raise MemberError(
+                f"cannot start the process that runs local jobs ({exc}); is {sys.executable} in place?"
+            ) from exc
         ours.setblocking(False)
         self._socket: Optional[socket.socket] = ours
         loop.add_reader(ours, self._readable)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What every member does when told to: cancel, kill, and what comes back of it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from driver import MemberDriver
+
+from ensemble.engine.events import ActionDone
+
+SLEEP = {"name": "sleep", "command": "sleep 300"}
+QUICK = {"name": "quick", "command": "true"}
+
+
+def done(driver: MemberDriver, id: int, action: str) -> ActionDone:
+    """What became of the only action on that job."""
+    driver.wait_for(lambda: driver.done(id), f"the outcome of {action}")
+    (outcome,) = driver.done(id)
+    assert outcome.action == action
+    return outcome
+
+
+def test_cancel_a_running_job(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+    assert done(driver, id, "cancel").error is None
+    assert driver.names(id) == ["submit", "start", "exception", "finish", "clean"]
+    exception = driver.event(id, "exception").context
+    assert (exception["type"], exception["severity"]) == ("cancel", 0)
+    assert driver.event(id, "finish").context["status"] == (128 + signal.SIGTERM) << 8
+
+
+def test_cancel_a_job_that_will_not_go(driver: MemberDriver) -> None:
+    driver.open("e1", {"name": "g", "script": "trap '' TERM\nwhile :; do sleep 1; done\n"})
+    id = driver.submit_id("e1", "g")
+    driver.wait_event(id, "start")
+    driver.run_for(0.5)
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+    assert driver.event(id, "finish").context["status"] == (128 + signal.SIGKILL) << 8
+
+
+def test_cancel_a_pending_job(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep", urgency=0)
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+    assert done(driver, id, "cancel").error is None
+    assert driver.names(id) == ["submit", "exception", "clean"]
+    assert driver.event(id, "exception").context["type"] == "cancel"
+
+
+def test_a_cancelled_pending_job_does_not_hold_back_others(driver: MemberDriver) -> None:
+    driver.open("e1", {**SLEEP, "cores": driver.cores}, QUICK)
+    first = driver.submit_id("e1", "sleep")
+    driver.wait_event(first, "start")
+    second, third = driver.submit_id("e1", "sleep"), driver.submit_id("e1", "quick")
+    driver.cancel("e1", second)
+    driver.wait_event(second, "clean")
+    driver.cancel("e1", first)
+    driver.wait_event(third, "clean")
+    assert driver.event(third, "finish").context["status"] == 0
+
+
+def test_cancel_at_once(driver: MemberDriver) -> None:
+    """Right behind the acknowledgement, wherever the job then is, it ends."""
+    driver.open("e1", SLEEP)
+    ids = [driver.submit_id("e1", "sleep") for _ in range(5)]
+    for id in ids:
+        driver.cancel("e1", id)
+    for id in ids:
+        driver.wait_event(id, "clean")
+        assert done(driver, id, "cancel").error is None
+        assert driver.event(id, "exception").context["type"] == "cancel"
+
+
+@pytest.mark.parametrize("action", ["cancel", "kill"])
+def test_too_late(driver: MemberDriver, action: str) -> None:
+    """An answer comes, with or without an error; nothing is raised and nothing happens."""
+    driver.open("e1", QUICK)
+    id = driver.submit_id("e1", "quick")
+    driver.wait_event(id, "clean")
+    before = driver.names(id)
+    if action == "cancel":
+        driver.cancel("e1", id)
+    else:
+        driver.kill("e1", id, signal.SIGUSR1)
+    outcome = done(driver, id, action)
+    assert outcome.error is None or "inactive" in outcome.error
+    assert driver.names(id) == before
+
+
+def test_cancel_what_was_never_there(driver: MemberDriver) -> None:
+    driver.open("e1", QUICK)
+    driver.cancel("e1", 4711)
+    assert done(driver, 4711, "cancel").error
+
+
+def test_cancel_twice(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    driver.cancel("e1", id)
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+    driver.wait_for(lambda: len(driver.done(id)) == 2, "two answers")
+    assert driver.names(id).count("finish") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+def test_kill(driver: MemberDriver, number: int) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    driver.kill("e1", id, number)
+    driver.wait_event(id, "clean")
+    assert done(driver, id, "kill").error is None
+    assert driver.names(id) == ["submit", "start", "finish", "clean"]
+    assert driver.event(id, "finish").context["status"] == (128 + number) << 8
+
+
+def test_kill_reaches_all_tasks_and_a_job_may_live_on(driver: MemberDriver) -> None:
+    script = "trap 'echo got it' USR1\necho ready\ni=0\nwhile [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done\n"
+    driver.open("e1", {"name": "g", "script": script, "tasks": 2})
+    id = driver.submit_id("e1", "g")
+    driver.wait_event(id, "start")
+    driver.run_for(1.5)
+    driver.kill("e1", id, signal.SIGUSR1)
+    driver.wait_event(id, "finish")
+    assert driver.output("e1", id).count("got it") == 2
+
+
+def test_kill_a_pending_job(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep", urgency=0)
+    driver.kill("e1", id, signal.SIGTERM)
+    assert done(driver, id, "kill").error
+    assert driver.names(id) == ["submit"]
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+
+
+def test_a_signal_that_does_not_exist(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    driver.kill("e1", id, 4711)
+    assert done(driver, id, "kill").error
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
