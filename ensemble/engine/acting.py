@@ -60,7 +60,7 @@ def act(engine: Engine, rule: RuleState, number: int) -> None:
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
-    key = Key(engine.id, batch.rule, batch.firing, batch.index, 0)
+    key = Key(engine.id, batch.rule, batch.firing, batch.first, 0)
     job = Job(key, batch.group, batch.set)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
@@ -79,16 +79,16 @@ def _submit(firing: _Firing, action: Action) -> None:
     total = 0
     overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
-    refused = engine.ending not in (None, "halted") and not engine.end_fired
+    refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.spec.groups[group]):
         count = action.count or jobs.count
         if not refused:
             batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
-            if engine.end_fired:
+            if engine.concluding:
                 for index in range(count):
-                    engine.emit(make_job(engine, batch._replace(index=batch.index + index, count=1)))
+                    engine.emit(make_job(engine, batch._replace(first=batch.first + index, jobs=1)))
             else:
                 engine.held.put(batch)
         firing.index += count

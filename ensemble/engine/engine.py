@@ -30,7 +30,7 @@ from ensemble.engine.events import (
     Refused,
     TimerExpired,
 )
-from ensemble.engine.jobs import FINISHED, INACTIVE, MOVING, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
+from ensemble.engine.jobs import INACTIVE, MOVING, PENDING, RUNNING, Job
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -48,6 +48,7 @@ _HEARTBEAT = "heartbeat"
 _EVERY = "every:"
 _TIMER = "timer:"
 _DURATION = "limit:duration"
+_AGAIN = "again"
 
 
 class Engine:
@@ -87,15 +88,20 @@ class Engine:
         self.timers: Dict[str, float] = {}
         #: numbers of rules whose next firing waits for a greater `max_firings`
         self.postponed: List[int] = []
+        #: the rules of the end have fired; they do so once
         self.end_fired = False
+        #: all jobs have ended, and what the rules of the end submitted is running
+        self.concluding = False
+        #: this fall into idleness has been looked at
         self.idle_seen = False
+        #: groups that have become complete since the last look
+        self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
         self.refused: Dict[Key, Optional[int]] = {}
         #: job events of RFC 21 that the rules need beyond BASE_EVENTS
         self.wanted_events = frozenset(self.book.on_event) - frozenset(BASE_EVENTS)
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, str]] = []
-        self._completed: Set[str] = set()
         self._steps: Dict[str, Callable[[Job, Event], None]] = {
             "submitted": self._submitted,
             "dated": self._dated,
@@ -147,17 +153,23 @@ class Engine:
             return
         self.t_begin = self.t
         self._state_record()
-        period = heartbeat_period(self.spec)
-        if period:
-            self.set_timer(_HEARTBEAT, self.t + period)
+        self._arm()
         if self.limits["duration"] is not None:
             self.set_timer(_DURATION, self.t + self.limits["duration"])
         for rule in self.book.rules:
-            if rule.rule.trigger == "heartbeat" and rule.rule.every:
-                self.set_timer(f"{_EVERY}{rule.number}", self.t + rule.rule.every)
-            elif rule.rule.trigger == "timer":
+            if rule.rule.trigger == "timer":
                 self.set_timer(f"{_TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
         self._occur("start")
+
+    def _arm(self) -> None:
+        """Set the timers that beat, where they are not set."""
+        period = heartbeat_period(self.spec)
+        if period and _HEARTBEAT not in self.timers:
+            self.set_timer(_HEARTBEAT, self.t + period)
+        for rule in self.book.rules:
+            name = f"{_EVERY}{rule.number}"
+            if rule.rule.trigger == "heartbeat" and rule.rule.every and name not in self.timers:
+                self.set_timer(name, self.t + rule.rule.every)
 
     def _job_event(self, event: JobEvent) -> None:
         name = event.name
@@ -178,13 +190,13 @@ class Engine:
                     self._stray(event.id)
                 return
             job = found
+        if name == "alloc" and "ranks" in event.context:
+            job.ranks = str(event.context["ranks"])
         self._advance(job, name, event)
         triggers = self.book.on_event.get(name)
         if triggers:
             for trigger in triggers:
                 self._job_trigger(job, trigger, event)
-        if name == "alloc" and "ranks" in event.context:
-            job.ranks = str(event.context["ranks"])
 
     def _advance(self, job: Job, name: str, event: Event) -> None:
         if name in MOVING:
@@ -220,17 +232,16 @@ class Engine:
     def _timer_expired(self, event: TimerExpired) -> None:
         name = event.timer
         at = self.timers.get(name)
-        if at is None or event.t < at:
+        # after the end a timer stays, so that a halted ensemble that carries on has it still
+        if at is None or event.t < at or self.final is not None:
             return
         del self.timers[name]
-        if self.final is not None:
-            return
         kind, _, number = name.partition(":")
         if name == _DURATION:
             self.halt("duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
             self._heartbeat()
-        elif self.closed or self.ending is not None:
+        elif self._stopped:
             return
         elif kind + ":" == COOLDOWN:
             rule = self.book.rules[int(number)]
@@ -248,10 +259,11 @@ class Engine:
     def _heartbeat(self) -> None:
         for group in self.tally.aged:
             self.tally.aging(
-                group, [self.t - j.t_submit for j in self.group_jobs[group].values() if j.state == PENDING and j.t_submit]
+                group,
+                [self.t - j.t_submit for j in self.group_jobs[group].values() if j.state == PENDING and j.t_submit],
             )
         self.tally.touch("elapsed")
-        if self.ending is None:
+        if not self._stopped:
             self.set_timer(_HEARTBEAT, self._next(self.t, heartbeat_period(self.spec)))
             self._occasions.extend(
                 (n, "heartbeat") for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every
@@ -278,12 +290,12 @@ class Engine:
         self.limits.update(limits)
         if limits.get("duration") is not None and self.t_begin is not None:
             self.set_timer(_DURATION, self.t_begin + limits["duration"])
-        halted = self.final == "halted" or (self.final is None and self.ending == "halted" and not self.end_fired)
-        if halted and limits:
+        if limits and (self.final == "halted" or (self.ending == "halted" and not self.concluding)):
             self.final = self.ending = self.reason = self.t_end = None
-            self.closed = self.idle_seen = False
-            if heartbeat_period(self.spec):
-                self.set_timer(_HEARTBEAT, self.t + heartbeat_period(self.spec))
+            self.closed = self.idle_seen = self.concluding = False
+            for name, at in list(self.timers.items()):
+                self.set_timer(name, at)
+            self._arm()
         self.paused = False
         self._state_record()
         postponed, self.postponed = self.postponed, []
@@ -396,7 +408,7 @@ class Engine:
         self.tally.bump(group, "active", -by)
         self.tally.touch("active")
         if not self.unfinished[group]:
-            self._completed.add(group)
+            self.completed.add(group)
 
     def _stray(self, id: int) -> None:
         """A job whose submission was reported as refused runs all the same: nothing waits for it, so end it."""
@@ -421,12 +433,15 @@ class Engine:
             due, self.tally.due = sorted(self.tally.due), set()
             for number in due:
                 self._metric_occasion(rules[number])
-        if self._completed:
-            completed, self._completed = self._completed, set()
+        if self.completed:
+            completed, self.completed = self.completed, set()
             done = [g for g in self.unfinished if g in completed and not self.unfinished[g]]
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self._occasion(rules[number], f"group-complete {group}")
+        if (self.tally.due or self.completed) and not self.closed and _AGAIN not in self.timers:
+            # what this event's own actions changed is looked at as an event of its own: no loop inside `handle`
+            self.set_timer(_AGAIN, self.t)
         self._look_at_end()
 
     def _metric_occasion(self, rule: RuleState) -> None:
@@ -452,7 +467,7 @@ class Engine:
             self.set_timer(timer.timer, timer.at)
         if gate is not FIRE:
             return
-        if rule.submits and rule.fired >= self.limits["max_firings"] and not self.end_fired:
+        if rule.submits and rule.fired >= self.limits["max_firings"] and not self.concluding:
             self.postponed.append(rule.number)
             self.halt("max_firings", f"rule '{rule.id}' has fired {rule.fired} times")
             return
@@ -461,9 +476,7 @@ class Engine:
     def fire(self, rule: RuleState, text: str) -> None:
         """A firing: spend it, and carry out the actions. An exception fails the rule."""
         firing = rule.fire(self.t)
-        self.record(
-            "rule", rule=rule.id, trigger=rule.rule.trigger, firing=firing, remaining=rule.remaining, text=text
-        )
+        self.record("rule", rule=rule.id, trigger=rule.rule.trigger, firing=firing, remaining=rule.remaining, text=text)
         try:
             acting.act(self, rule, firing)
         except Exception as exc:
@@ -518,9 +531,14 @@ class Engine:
         for name, count in self.held.drop(group).items():
             self._less(name, count)
 
+    @property
+    def _stopped(self) -> bool:
+        """Are timers and heartbeats dropped? While a limit halts it, rules go on and only submissions wait."""
+        return self.closed or self.concluding or self.ending not in (None, "halted")
+
     def _busy(self) -> bool:
         """Is anything active that keeps the ensemble from being idle?"""
-        if self.jobs or self.held.total or self.tally.due:
+        if self.jobs or self.held.total or _AGAIN in self.timers:
             return True
         for name in self.timers:
             kind, _, number = name.partition(":")
@@ -549,10 +567,11 @@ class Engine:
         assert self.ending is not None
         if self.ending == "complete":
             self.ending, self.reason = verdict.judge(self)
-        if not self.end_fired:
-            self.end_fired = True
+        if not self.concluding:
+            self.concluding = True
             terminated, self.closed = self.closed and self.ending != "cancelled", False
-            if not terminated:
+            if not terminated and not self.end_fired:
+                self.end_fired = True
                 for number in self.book.on("end", self.ending):
                     self._occasion(self.book.rules[number], f"end {self.ending}")
             self.closed = True
@@ -560,7 +579,8 @@ class Engine:
                 return
         self.final, self.t_end = self.ending, self.t
         self.ending = None
-        self.timers.clear()
+        if self.final != "halted":
+            self.timers.clear()
         self._state_record()
 
     # ---- what goes out
@@ -585,6 +605,3 @@ class Engine:
             if job.note:
                 data["text"] = job.note
         self._out.append(Record(self.t, "job", data))
-
-
-__all__ = ["FINISHED", "PENDING", "RUNNING", "SUBMITTING", "WITHDRAWN", "Engine"]

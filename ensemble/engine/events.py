@@ -60,7 +60,7 @@ class Key(NamedTuple):
     ensemble: str
     rule: str
     firing: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the language; tuple.index is never used
     attempt: int
 
     def __str__(self) -> str:

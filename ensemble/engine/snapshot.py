@@ -32,6 +32,7 @@ _PLAIN = (
     "timers",
     "postponed",
     "end_fired",
+    "concluding",
     "idle_seen",
 )
 
@@ -45,6 +46,7 @@ def snapshot(engine: Engine) -> Dict[str, Any]:
         rules=[rule.to_json() for rule in engine.book.rules],
         tally=engine.tally.to_json(),
         due=sorted(engine.tally.due),
+        completed=sorted(engine.completed),
         held=engine.held.to_json(),
         jobs=[job.to_json() for job in engine.jobs.values()],
         refused=[[str(key), id] for key, id in engine.refused.items()],
@@ -73,6 +75,7 @@ def restore(spec: Spec, state: Any) -> Engine:
             rule.restore(record)
         engine.tally.restore(state["tally"])
         engine.tally.due = set(state["due"])
+        engine.completed = set(state["completed"])
         engine.held.restore(state["held"])
         for record in state["jobs"]:
             job = Job.from_json(record)

@@ -14,14 +14,14 @@ from ensemble.errors import RecordError
 
 
 class Batch(NamedTuple):
-    """`count` jobs of set `set` of `group`, with indices from `index` within one firing."""
+    """`jobs` jobs of set `set` of `group`, with indices from `first` within one firing."""
 
     rule: str
     firing: int
     group: str
     set: int
-    index: int
-    count: int
+    first: int
+    jobs: int
     overrides: Dict[str, Any]
 
 
@@ -36,19 +36,19 @@ class Held:
 
     def put(self, batch: Batch) -> None:
         self._batches.append(batch)
-        self._count(batch.group, batch.count)
+        self._count(batch.group, batch.jobs)
 
     def take(self) -> Optional[Batch]:
         """The next job, as a batch of one; None if nothing waits."""
         if not self._batches:
             return None
         batch = self._batches[0]
-        if batch.count == 1:
+        if batch.jobs == 1:
             self._batches.popleft()
         else:
-            self._batches[0] = batch._replace(index=batch.index + 1, count=batch.count - 1)
+            self._batches[0] = batch._replace(first=batch.first + 1, jobs=batch.jobs - 1)
         self._count(batch.group, -1)
-        return batch._replace(count=1)
+        return batch._replace(jobs=1)
 
     def drop(self, group: Optional[str] = None) -> Dict[str, int]:
         """Forget what waits, of one group or of all. Returns how many of each group were dropped."""

@@ -109,6 +109,11 @@ class Tally:
             return 0 if metric.stat == "n" else None
         return stats.get(metric.stat)
 
+    def mean_duration(self, group: str) -> Optional[float]:
+        """Mean seconds that the group's successful jobs ran, None before the first."""
+        stats = self._stats.get((group, "success", "duration"))
+        return stats.get("mean") if stats is not None else None
+
     def table(self) -> Dict[str, Any]:
         """All statistics that have a value: group, state, variable, statistic."""
         table: Dict[str, Any] = {}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How an ensemble is judged at its end: `failures`, `max_failures`, and what a rule or a user has decreed.
 
-A group whose failures a rule watches by name (`job-fail`, or a count of failed or timed-out jobs) is in the file's
+A group whose failures a rule watches by name (`job-fail`, or `count.<group>.failed`) is in the file's
 own hands: its failures are not counted. A `job-fail` rule without a name watches every group.
 """
 
@@ -22,10 +22,10 @@ def watched(engine: Engine) -> FrozenSet[str]:
     """The groups whose failures the file handles itself."""
     groups = set()
     for metric in engine.book.reads:
-        if metric.stat == "count" and metric.state in ("failed", "timeout"):
+        if metric.stat == "count" and metric.state == "failed":
             groups.add(metric.group)
     for rule in engine.spec.rules:
-        if rule.trigger in ("job-fail", "job-timeout"):
+        if rule.trigger == "job-fail":
             groups.update([rule.name] if rule.name else engine.spec.groups)
     return frozenset(groups)
 
@@ -42,7 +42,10 @@ def judge(engine: Engine) -> Tuple[str, str]:
     finished = sum(counts[group]["finished"] for group in judged)
     if total > _allowed(engine.spec, finished):
         per_group = ", ".join(f"{n} of {group}" for group, n in failed.items())
-        return "failed", f"{total} job{'s' if total != 1 else ''} failed ({per_group}); failures: {engine.spec.failures}"
+        return (
+            "failed",
+            f"{total} job{'s' if total != 1 else ''} failed ({per_group}); failures: {engine.spec.failures}",
+        )
     return "complete", engine.reason or "all jobs have ended and no rule has anything left to do"
 
 
@@ -53,7 +56,12 @@ def too_many_failures(engine: Engine) -> Optional[str]:
         return None
     failed = sum(counts["failed"] for counts in engine.tally.counts.values())
     finished = sum(counts["finished"] for counts in engine.tally.counts.values())
-    if failed < _number(limit, finished) or (isinstance(limit, str) and failed <= _number(limit, finished)):
+    if isinstance(limit, str):
+        # a share means nothing before one job alone could stay below it
+        reached = failed > _number(limit, finished) and _number(limit, finished) >= 1
+    else:
+        reached = failed >= limit
+    if not reached:
         return None
     return f"{failed} of {finished} finished jobs failed"
 

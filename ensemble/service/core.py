@@ -1,14 +1,80 @@
 # SPDX-License-Identifier: MIT
-"""The service: many ensembles over one member. (Being written; this is its outside.)"""
+"""The service: many ensembles over one member, and the requests that users send it.
+
+Theory of operation. A transport (Flux RPC, or the local socket) calls `handle` for each request and `disconnect`
+when a caller is gone; the member delivers events; both happen in one thread, the member's event loop. Everything
+that comes in passes the one guard: whatever raises is logged, the request is answered, and the service goes on.
+What a request must hold stands in `protocol.py`.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
+import syslog
 import time
-from typing import Any, Callable
+import traceback
+from typing import Any, Callable, Dict, Optional, Tuple
 
-from ensemble.members.base import Member
-from ensemble.service.protocol import Host, Reply
-from ensemble.service.store import Store
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ensemble import __version__
+from ensemble.engine.engine import Engine
+from ensemble.engine.events import Begin, Command, Event
+from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
+from ensemble.members.base import Member, Submitter, Timer
+from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
+from ensemble.service.running import Running, Watcher
+from ensemble.service.store import Store, Stored
+from ensemble.spec.load import load
+from ensemble.spec.models import Limits
+
+#: letters of an id: none that look alike, no vowels that make words; the first is never a digit
+_FIRST = "bcdfghjkmnpqrstvwxz"
+_REST = _FIRST + "23456789"
+_LENGTH = 6
+#: rows or records in one answer
+_MOST = 10_000
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _SubmitterPayload(_Payload):
+    environment: Dict[str, str] = Field(default_factory=dict)
+    cwd: str = "/"
+    umask: Optional[int] = Field(None, ge=0, le=0o777)
+    rlimits: Dict[str, int] = Field(default_factory=dict)
+
+
+class _Submit(_Payload):
+    text: str
+    file: str = Field("ensemble.yaml", max_length=4096)
+    submitter: _SubmitterPayload
+
+
+class _Id(_Payload):
+    id: str = Field(min_length=1, max_length=256)
+
+
+class _Jobs(_Id):
+    group: Optional[str] = None
+    start: int = Field(0, ge=0)
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
+class _Since(_Id):
+    since: int = Field(0, ge=0)
+
+
+class _Log(_Since):
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
+class _Resume(_Id):
+    limits: Dict[str, Any] = Field(default_factory=dict)
 
 
 class Service:
@@ -25,21 +91,312 @@ class Service:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`log(level, text)` takes syslog levels; `on_quit` is called after a `quit` was answered."""
+        self._member = member
+        self._store = store
+        self._host = host
+        self._log = log
+        self._quit = on_quit
+        self._clock = clock
+        self._t_start = clock()
+        #: those that have not ended, and halted ones, which may carry on; in order of submission
+        self._running: Dict[str, Running] = {}
+        self._stored: Dict[str, Stored] = {}
+        self._frozen: Optional[str] = None
+        self._keepalive: Optional[Timer] = None
+        self._endpoints: Dict[str, Callable[[Any, Reply], None]] = {
+            name: getattr(self, f"_on_{name}") for name in ENDPOINTS
+        }
+
+    # ---- the outside
 
     def start(self) -> None:
         """Start the member and take up what the store holds. Raises MemberError."""
+        self._member.start(self.deliver)
+        self._stored = {stored.id: stored for stored in self._store.load()}
+
+    @property
+    def active(self) -> int:
+        """Ensembles that have not ended."""
+        return sum(running.engine.final is None for running in self._running.values())
 
     def handle(self, endpoint: str, payload: Any, reply: Reply) -> None:
         """Answer one request, now or later. Never raises."""
+        try:
+            take = self._endpoints.get(endpoint)
+            if take is None:
+                raise ServiceError(
+                    f"no endpoint is called '{endpoint[:50]}'; there are {', '.join(ENDPOINTS)}", errno.ENOSYS
+                )
+            take(payload, reply)
+        except ServiceError as exc:
+            reply.error(exc.errno, str(exc))
+        except EnsembleError as exc:
+            reply.error(errno.EINVAL, str(exc))
+        except Exception:
+            self._log(syslog.LOG_ERR, f"request '{endpoint}' failed:\n{traceback.format_exc()}")
+            reply.error(errno.EIO, f"request '{endpoint}' failed by a bug in ensemble; see the service's log")
+
+    def deliver(self, id: str, event: Event) -> None:
+        """An event for an ensemble, from the member. Never raises."""
+        if self._frozen is not None:
+            return
+        running = self._running.get(id)
+        if running is not None:
+            running.feed(event)
 
     def disconnect(self, caller: str) -> None:
         """A caller is gone: end its streams. Never raises."""
+        for running in self._running.values():
+            running.watchers = [w for w in running.watchers if w.reply.caller != caller]
 
     def watch_cancel(self, caller: str, payload: Any) -> None:
-        """End one stream of a caller."""
+        """End one stream of a caller, or all where `payload` is None; each is answered with the stream's end."""
+        for running in self._running.values():
+            for watcher in list(running.watchers):
+                if watcher.reply.caller == caller and payload in (None, watcher.payload):
+                    running.watchers.remove(watcher)
+                    watcher.reply.end()
 
     def freeze(self, reason: str) -> None:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
+        if self._frozen is None:
+            self._frozen = reason
+            if self.active:
+                self._log(syslog.LOG_INFO, f"{reason}: {self.active} ensembles are left as they are")
 
     def stop(self) -> None:
         """End all streams, stop the member, close the store."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        for running in self._running.values():
+            running.stop()
+        self._member.stop()
+        self._store.close()
+
+    # ---- requests
+
+    def _on_submit(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = _parse(_Submit, payload)
+        try:
+            spec, warnings = load(request.text, request.file)
+        except SpecError as exc:
+            raise BadRequest(str(exc)) from None
+        id = self._new_id()
+        engine = Engine(spec, id)
+        submitter = Submitter(**request.submitter.model_dump())
+        try:
+            self._member.open(id, spec, submitter, engine.wanted_events)
+        except MemberError as exc:
+            raise BadRequest(f"{request.file}: {exc}") from None
+        given = {
+            "version": __version__,
+            "name": spec.name,
+            "file": request.file,
+            "text": request.text,
+            "submitter": request.submitter.model_dump(),
+            "t_submit": self._clock(),
+        }
+        running = Running(
+            engine,
+            given,
+            self._member,
+            self._store,
+            log=self._log,
+            clock=self._clock,
+            on_end=self._ended,
+        )
+
+        def created(error: Optional[str]) -> None:
+            if error is not None:
+                self._member.close(id)
+                reply.error(errno.EIO, f"the ensemble could not be stored: {error}")
+                return
+            self._stored[id] = Stored(id, given)
+            self._running[id] = running
+            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in warnings]})
+            running.announce(spec.name, request.file)
+            running.feed(Begin(given["t_submit"]))
+
+        self._store.create(id, given, created)
+
+    def _on_list(self, payload: Any, reply: Reply) -> None:
+        _parse(_Payload, payload)
+        summaries = []
+        for id, stored in self._stored.items():
+            if id in self._running:
+                summaries.append(self._running[id].summary())
+            elif stored.status is not None:
+                summaries.append({name: stored.status[name] for name in _SUMMARY})
+        reply.send({"ensembles": summaries})
+
+    def _on_status(self, payload: Any, reply: Reply) -> None:
+        stored, running = self._find(_parse(_Id, payload).id)
+        if running is not None:
+            reply.send(running.status())
+        elif stored.status is not None:
+            reply.send(stored.status)
+
+    def _on_jobs(self, payload: Any, reply: Reply) -> None:
+        request = _parse(_Jobs, payload)
+        stored, running = self._find(request.id)
+        rows = self._store.rows(stored.id)
+        if running is not None:
+            rows.extend(running.active_rows())
+        if request.group is not None:
+            rows = [row for row in rows if row["group"] == request.group]
+        rows.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
+
+    def _on_watch(self, payload: Any, reply: Reply) -> None:
+        request = _parse(_Since, payload)
+        stored, running = self._find(request.id)
+        if running is not None:
+            running.watch(Watcher(reply, request.since, payload))
+            self._arm_keepalive()
+            return
+        since = request.since
+        while True:
+            records = self._store.records(stored.id, since, 500)
+            if not records:
+                break
+            since = records[-1]["seq"]
+            reply.send({"records": records})
+        reply.end()
+
+    def _on_log(self, payload: Any, reply: Reply) -> None:
+        request = _parse(_Log, payload)
+        stored, _ = self._find(request.id)
+        records = self._store.records(stored.id, request.since, request.max)
+        reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
+
+    def _on_cancel(self, payload: Any, reply: Reply) -> None:
+        self._command(_parse(_Id, payload).id, "cancel", {}, reply)
+
+    def _on_pause(self, payload: Any, reply: Reply) -> None:
+        self._command(_parse(_Id, payload).id, "pause", {}, reply)
+
+    def _on_resume(self, payload: Any, reply: Reply) -> None:
+        request = _parse(_Resume, payload)
+        stored, running = self._find(request.id)
+        limits: Dict[str, Any] = {}
+        if request.limits:
+            unknown = sorted(set(request.limits) - set(Limits.model_fields))
+            if unknown:
+                raise BadRequest(f"no limit is called '{unknown[0]}'; there are {', '.join(Limits.model_fields)}")
+            try:
+                limits = Limits.model_validate(request.limits).model_dump(include=set(request.limits))
+            except ValidationError as exc:
+                fault = exc.errors()[0]
+                raise BadRequest(f"limit {fault['loc'][0]}: {fault['msg']}") from None
+        if running is not None and "halted" in (running.engine.final, running.engine.ending) and not limits:
+            raise BadRequest(f"ensemble {stored.id} is halted: {running.engine.reason}")
+        self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_stats(self, payload: Any, reply: Reply) -> None:
+        _parse(_Payload, payload)
+        reply.send(
+            {
+                "host": self._host.kind,
+                "pid": os.getpid(),
+                "supervisor_pid": self._host.supervisor_pid,
+                "version": __version__,
+                "t_start": self._t_start,
+                "restarts": self._host.restarts,
+                "ensembles": len(self._stored),
+                "active": self.active,
+                "member": self._member.name,
+                "capabilities": sorted(self._member.capabilities),
+            }
+        )
+
+    def _on_quit(self, payload: Any, reply: Reply) -> None:
+        _parse(_Payload, payload)
+        reply.send({})
+        self._member.call_at(self._clock(), self._quit)
+
+    def _command(self, id: str, name: str, data: Dict[str, Any], reply: Reply, revives: bool = False) -> None:
+        self._may_act()
+        stored, running = self._find(id)
+        state = running.engine.final if running is not None else (stored.status or {}).get("state")
+        if running is None or (state is not None and not (revives and state == "halted" and running.broken is None)):
+            raise BadRequest(f"ensemble {stored.id} ({stored.given['name']}) has ended: {state}")
+        if revives and state == "halted":
+            stored.status = None
+            self._store.end(stored.id, None, lambda error: None)
+        running.feed(Command(self._clock(), name, data))
+        reply.send({"id": stored.id, "state": running.engine.state})
+
+    # ---- within
+
+    def _ended(self, running: Running) -> None:
+        """An ensemble has come to its end: keep its last picture, and let go of its engine unless it may carry on."""
+        status = running.status()
+        stored = self._stored[running.id]
+        stored.status = status
+
+        def kept(error: Optional[str]) -> None:
+            if error is not None:
+                self._log(syslog.LOG_ERR, f"the end of ensemble {running.id} could not be stored: {error}")
+
+        self._store.end(running.id, status, kept)
+        if status["state"] == "halted" and running.broken is None:
+            return
+        self._member.close(running.id)
+        running.stop()
+        self._running.pop(running.id, None)
+
+    def _find(self, wanted: str) -> Tuple[Stored, Optional[Running]]:
+        """The ensemble of that id, else the latest of that name, else the one whose id begins so."""
+        stored = self._stored.get(wanted)
+        if stored is None:
+            named = [s for s in self._stored.values() if s.given["name"] == wanted]
+            begin = [s for s in self._stored.values() if s.id.startswith(wanted)]
+            if named:
+                stored = named[-1]
+            elif len(begin) == 1:
+                stored = begin[0]
+            elif begin:
+                raise NotFound(f"'{wanted}' may be any of {', '.join(s.id for s in begin[:10])}; give more of the id")
+            else:
+                raise NotFound(f"no ensemble has the id or name '{wanted}'; `ensemble list` shows those there are")
+        return stored, self._running.get(stored.id)
+
+    def _may_act(self) -> None:
+        if self._frozen is not None:
+            raise ServiceError(f"nothing can be done now: {self._frozen}", errno.ESHUTDOWN)
+
+    def _new_id(self) -> str:
+        while True:
+            id = secrets.choice(_FIRST) + "".join(secrets.choice(_REST) for _ in range(_LENGTH - 1))
+            if id not in self._stored:
+                return id
+
+    def _arm_keepalive(self) -> None:
+        if self._keepalive is None:
+            self._keepalive = self._member.call_at(self._clock() + KEEPALIVE, self._beat)
+
+    def _beat(self) -> None:
+        self._keepalive = None
+        watched = [running for running in self._running.values() if running.watchers]
+        for running in watched:
+            running.keepalive()
+        if watched:
+            self._arm_keepalive()
+
+
+_SUMMARY = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs")
+
+
+def _parse(model: Any, payload: Any) -> Any:
+    """The payload as the model has it. Raises BadRequest with the first thing that is wrong."""
+    if payload is None:
+        payload = {}
+    if not isinstance(payload, dict):
+        raise BadRequest("the request's payload is no JSON object", errno.EPROTO)
+    try:
+        return model.model_validate(payload)
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BadRequest(f"bad request: {where}: {fault['msg']}", errno.EPROTO) from None

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: MIT
+"""One ensemble on its way: an event goes through the engine, then the store, then out to the member.
+
+Law of this file: that path, and nothing that touches two ensembles. An event that the engine rejects is dropped and
+told in the ensemble's log; an engine that breaks is quarantined, so that neither the service nor another ensemble is
+hurt by it.
+"""
+
+from __future__ import annotations
+
+import errno
+import syslog
+import traceback
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional
+
+from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
+from ensemble.engine.engine import Engine
+from ensemble.engine.events import Event, TimerExpired, to_json
+from ensemble.errors import TransitionError
+from ensemble.members.base import Member, Timer
+from ensemble.service.protocol import Reply
+from ensemble.service.store import Commit, Store
+
+#: seconds for which records are gathered before they go to the watchers
+_GATHER = 0.05
+#: seconds between two pictures of the counts for watchers
+_PICTURE = 0.5
+#: records in one message of a watch stream
+_MESSAGE = 500
+#: counts that people see
+SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+
+
+@dataclass
+class Watcher:
+    """One `watch` stream."""
+
+    reply: Reply
+    #: seq of the last record sent
+    since: int
+    #: what the caller sent, to match a `watch-cancel`
+    payload: Any = None
+
+
+class Running:
+    """Drives one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        given: Dict[str, Any],
+        member: Member,
+        store: Store,
+        *,
+        log: Callable[[int, str], None],
+        clock: Callable[[], float],
+        on_end: Callable[[Running], None],
+    ) -> None:
+        self.engine = engine
+        self.id = engine.id
+        #: what was submitted: name, file, text, submitter, t_submit
+        self.given = given
+        self.watchers: List[Watcher] = []
+        #: seq of the last record
+        self.seq = 0
+        #: why it was quarantined; None for a sound one
+        self.broken: Optional[str] = None
+        self._member = member
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self._on_end = on_end
+        self._timers: Dict[str, Timer] = {}
+        self._flush: Optional[Timer] = None
+        self._pictured = 0.0
+        self._changed = False
+        self._told_end = False
+
+    # ---- events in, actions out
+
+    def announce(self, name: str, file: str) -> None:
+        """Write the first record: what was submitted."""
+        record = self._number(Record(self.given["t_submit"], "submitted", {"id": self.id, "name": name, "file": file}))
+        self._store.commit(self.id, Commit([], [], [record], []), lambda error: None)
+
+    def feed(self, event: Event) -> None:
+        """Take one event along the whole path. Never raises."""
+        if self.broken is not None:
+            return
+        try:
+            actions = self.engine.handle(event)
+        except TransitionError as exc:
+            self._log(syslog.LOG_ERR, f"ensemble {self.id}: {exc}; the event is dropped")
+            actions = [Record(self._clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
+        except Exception as exc:
+            self._quarantine(exc)
+            return
+        records: List[Dict[str, Any]] = []
+        rows: List[Dict[str, Any]] = []
+        intents: List[str] = []
+        todo: List[Action] = []
+        for action in actions:
+            if isinstance(action, Record):
+                records.append(self._number(action))
+            elif isinstance(action, Finished):
+                rows.append(self.shown_row(action.row))
+            elif isinstance(action, SetTimer):
+                todo.append(action)
+            else:
+                intents.append(
+                    str(action.key) if isinstance(action, Submit) else f"{type(action).__name__} {action.id}"
+                )
+                todo.append(action)
+
+        def committed(error: Optional[str]) -> None:
+            if error is not None:
+                self._quarantine(RuntimeError(f"the store could not keep an event: {error}"))
+                return
+            for action in todo:
+                self._perform(action)
+            if records or rows:
+                self._changed = True
+                self._gather()
+            if self.engine.final is not None and not self._told_end:
+                self._told_end = True
+                self.flush()
+                self._on_end(self)
+
+        if self.engine.final is None:
+            self._told_end = False
+        self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, SetTimer):
+            self.set_timer(action.timer, action.at)
+        elif isinstance(action, FOR_MEMBER):
+            self._member.perform(self.id, action)
+
+    def set_timer(self, name: str, at: float) -> None:
+        """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
+        old = self._timers.pop(name, None)
+        if old is not None:
+            old.cancel()
+
+        def expired() -> None:
+            self._timers.pop(name, None)
+            self.feed(TimerExpired(max(self._clock(), at), name))
+
+        self._timers[name] = self._member.call_at(at, expired)
+
+    def _quarantine(self, exc: Exception) -> None:
+        """The engine broke: tell it, cancel its jobs, and leave the rest of the service alone."""
+        text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
+        self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
+        for job in list(self.engine.jobs.values()):
+            if job.id is not None:
+                self._member.perform(self.id, Cancel(job.id, Cause(None, 0, "its ensemble is quarantined")))
+        now = self._clock()
+        self.engine.final, self.engine.ending, self.engine.t_end = "failed", None, now
+        self.engine.reason = self.broken
+        records = [
+            self._number(Record(now, "error", {"text": self.broken, "rule": None})),
+            self._number(Record(now, "state", {"state": "failed", "reason": self.broken})),
+        ]
+        self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
+        self._told_end = True
+        self.flush()
+        self._on_end(self)
+
+    def stop(self) -> None:
+        """Drop the timers and end the streams, without a word to the engine."""
+        for timer in (*self._timers.values(), *([self._flush] if self._flush else [])):
+            timer.cancel()
+        self._timers.clear()
+        self._flush = None
+        for watcher in self.watchers:
+            watcher.reply.error(errno.ECONNRESET, "the service is stopping")
+        self.watchers.clear()
+
+    # ---- what people see
+
+    def _number(self, record: Record) -> Dict[str, Any]:
+        self.seq += 1
+        data = record.data
+        if data.get("job") is not None:
+            data = {**data, "job": self._member.show(data["job"])}
+        return {"seq": self.seq, "t": record.t, "type": record.type, **data}
+
+    def shown_row(self, row: Dict[str, Any]) -> Dict[str, Any]:
+        """A job's row with its id as users write it, and where its output lies."""
+        id = row["id"]
+        if id is None:
+            return {**row, "where": None}
+        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id)}
+
+    def summary(self) -> Dict[str, Any]:
+        """SUMMARY of the protocol."""
+        engine = self.engine
+        counts = engine.tally.counts.values()
+        return {
+            "id": self.id,
+            "name": self.given["name"],
+            "state": engine.state,
+            "reason": engine.reason,
+            "t_submit": self.given["t_submit"],
+            "t_end": engine.t_end,
+            "jobs": {name: sum(count[name] for count in counts) for name in SHOWN},
+        }
+
+    def status(self) -> Dict[str, Any]:
+        """STATUS of the protocol."""
+        engine = self.engine
+        return {
+            **self.summary(),
+            "groups": {group: {name: counts[name] for name in SHOWN} for group, counts in engine.tally.counts.items()},
+            "metrics": engine.tally.table(),
+            "rules": [
+                {
+                    "id": rule.id,
+                    "trigger": rule.rule.trigger,
+                    "fired": rule.fired,
+                    "remaining": rule.remaining,
+                    "state": rule.state(self._clock()),
+                    "error": rule.error,
+                }
+                for rule in engine.book.rules
+            ],
+            "variables": {},
+        }
+
+    def active_rows(self) -> List[Dict[str, Any]]:
+        """Rows of the jobs that are in the engine, in order of submission; then those that are held."""
+        rows = [self.shown_row(job.row()) for job in self.engine.jobs.values()]
+        for batch in self.engine.held:
+            for index in range(batch.first, batch.first + batch.jobs):
+                rows.append(_held_row(batch.group, batch.rule, batch.firing, index))
+        return rows
+
+    # ---- those who watch
+
+    def watch(self, watcher: Watcher) -> None:
+        """Send what is stored, then what comes."""
+        self.watchers.append(watcher)
+        self._send(watcher)
+        self._end_streams()
+
+    def _gather(self) -> None:
+        if self.watchers and self._flush is None:
+            self._flush = self._member.call_at(self._clock() + _GATHER, self._flushed)
+
+    def _flushed(self) -> None:
+        self._flush = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Send each watcher what it has not seen."""
+        if not self.watchers:
+            return
+        now = self._clock()
+        picture = None
+        if self._changed and (now - self._pictured >= _PICTURE or self.engine.final is not None):
+            self._changed, self._pictured = False, now
+            picture = self.picture(now)
+        for watcher in list(self.watchers):
+            self._send(watcher, picture)
+        self._end_streams()
+        if self._changed and self._flush is None and self.watchers:
+            self._flush = self._member.call_at(self._pictured + _PICTURE, self._flushed)
+
+    def picture(self, now: float) -> Dict[str, Any]:
+        """The `metric` record: counts and mean durations as they are now."""
+        tally = self.engine.tally
+        groups: Dict[str, Any] = {}
+        for group, counts in tally.counts.items():
+            groups[group] = {name: counts[name] for name in SHOWN}
+            groups[group]["mean_duration"] = tally.mean_duration(group)
+        return {"seq": self.seq, "t": now, "type": "metric", "groups": groups}
+
+    def _send(self, watcher: Watcher, picture: Optional[Dict[str, Any]] = None) -> None:
+        while True:
+            records = self._store.records(self.id, watcher.since, _MESSAGE)
+            if records:
+                watcher.since = records[-1]["seq"]
+            last = len(records) < _MESSAGE
+            # the picture goes before the record of the end, which closes the stream
+            if last and picture is not None:
+                at = len(records) - 1 if records and _is_end(records[-1]) else len(records)
+                records = [*records[:at], picture, *records[at:]]
+            if records:
+                watcher.reply.send({"records": records})
+            if last:
+                return
+
+    def _end_streams(self) -> None:
+        if self.engine.final is None:
+            return
+        for watcher in self.watchers:
+            watcher.reply.end()
+        self.watchers.clear()
+
+    def keepalive(self) -> None:
+        """Show the watchers that the service lives."""
+        for watcher in self.watchers:
+            watcher.reply.send({"records": []})
+
+
+def _is_end(record: Dict[str, Any]) -> bool:
+    return record["type"] == "state" and record.get("state") in ("complete", "failed", "cancelled", "halted")
+
+
+def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
+    row: Dict[str, Any] = dict.fromkeys(
+        ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
+    )
+    row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
+    return row
