@@ -240,6 +240,8 @@ class FluxHost:
                 reply.error(errno.ENOSYS, "the service is ending")
             elif endpoint == "disconnect":
                 self._service.disconnect(reply.caller)
+            elif endpoint == "ping":
+                reply.send(self._pong(msg))
             elif endpoint == "watch-cancel":
                 self._cancel(self._service, reply, msg)
             else:
@@ -262,6 +264,16 @@ class FluxHost:
             reply.error(exc.errno, f"'{endpoint}' needs a JSON object: {exc}")
             return
         service.handle(endpoint, payload, reply)
+
+    def _pong(self, msg: Any) -> Dict[str, Any]:
+        """What `flux ping` expects, as libflux answers it for every broker module."""
+        route = lib.flux_msg_route_string(msg.handle)
+        try:
+            hops = bytes(ffi.string(route)).decode("utf-8", "replace") if route else ""
+        finally:
+            lib.free(route)
+        who = {"userid": msg.userid, "rolemask": msg.rolemask, "rank": self.handle.get_rank()}
+        return {**_payload(msg), "route": f"{hops}!{SERVICE}", **who}
 
     def _cancel(self, service: Service, reply: FluxReply, msg: Any) -> None:
         try:

@@ -199,7 +199,7 @@ def start_detached(env: Optional[Dict[str, str]] = None, wait: float = 10.0) -> 
     try:
         return {**service_status(handle, max(0.1, deadline - time.monotonic())), "started": True}
     except NoService as exc:
-        lines = said.split("\n")
+        lines = said.replace("flux-ensemble: ", "").split("\n")
         reason = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if reason:
             raise NoService(f"the service did not start: {reason}") from None
