@@ -78,7 +78,7 @@ bench: $(VENV)/.test
 export PREFIX DESTDIR
 
 install: $(MADE)
-	@sh etc/install install
+	@sh etc/install install $(VENV)/bin/python
 
 uninstall:
 	@sh etc/install uninstall
