@@ -65,6 +65,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
+    engine.unanswered += 1
     return Submit(key, batch.group, batch.set, batch.overrides)
 
 

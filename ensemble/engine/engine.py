@@ -44,6 +44,10 @@ _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "cl
 #: refused keys that are remembered, for a `submit` that comes after the refusal
 _REMEMBERED = 1000
 
+#: submissions of one ensemble that may be unanswered at a time: one that has 100000 to make neither floods the
+#: member's queue nor holds up the others, and the cost of one event stays bounded
+WINDOW = 512
+
 _HEARTBEAT = "heartbeat"
 _EVERY = "every:"
 _TIMER = "timer:"
@@ -84,6 +88,8 @@ class Engine:
         self.unfinished: Dict[str, int] = dict.fromkeys(spec.groups, 0)
         #: jobs ever sent to the member
         self.sent = 0
+        #: jobs sent and not answered yet
+        self.unanswered = 0
         #: timers that are set: name -> seconds since the epoch
         self.timers: Dict[str, float] = {}
         #: numbers of rules whose next firing waits for a greater `max_firings`
@@ -314,6 +320,7 @@ class Engine:
 
     def _submitted(self, job: Job, event: Event) -> None:
         job.t_submit = event.t
+        self.unanswered -= 1
         self.tally.bump(job.group, "submitted")
         self.tally.bump(job.group, "pending")
         self.tally.touch("submitted")
@@ -331,6 +338,7 @@ class Engine:
         if withdrawn:
             self.tally.bump(job.group, "pending", -1)
         else:
+            self.unanswered -= 1
             self.tally.bump(job.group, "submitted")
             self.tally.touch("submitted")
             self.refused[job.key] = None
@@ -400,8 +408,6 @@ class Engine:
         if job.id is not None:
             self.by_id.pop(job.id, None)
         self._out.append(Finished(job.row()))
-        if self.limits["max_active"] is not None:
-            self.pump()
 
     def _less(self, group: str, by: int) -> None:
         self.unfinished[group] -= by
@@ -439,6 +445,8 @@ class Engine:
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self._occasion(rules[number], f"group-complete {group}")
+        if self.held.total:
+            self.pump()
         if (self.tally.due or self.completed) and not self.closed and _AGAIN not in self.timers:
             # what this event's own actions changed is looked at as an event of its own: no loop inside `handle`
             self.set_timer(_AGAIN, self.t)
@@ -502,6 +510,8 @@ class Engine:
     def pump(self) -> None:
         """Send what is held, as far as the pause and the limits allow."""
         while self.held.total and self.ending is None and not self.paused and self.final is None:
+            if self.unanswered >= WINDOW:
+                return
             if self.limits["max_active"] is not None and len(self.jobs) >= self.limits["max_active"]:
                 return
             if self.sent >= self.limits["max_jobs"]:

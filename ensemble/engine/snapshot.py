@@ -29,6 +29,7 @@ _PLAIN = (
     "limits",
     "unfinished",
     "sent",
+    "unanswered",
     "timers",
     "postponed",
     "end_fired",
