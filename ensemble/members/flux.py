@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""The Flux member: the jobs of a Flux instance. Imports flux.
+
+How it works. Requests leave on the caller's handle (`flux_requests.py`) as jobspecs made once for a set
+(`flux_jobspec.py`); job events arrive on a handle of the member's own (`flux_journal.py`), so that a flood of them
+delays no answer. Both handles share one reactor, which takes one message of each in turn. The host runs that reactor.
+
+Events are delivered as they come. Where there are many at once (the past of the journal) they queue, and each turn of
+the reactor delivers for `_SLICE` seconds, so that requests are answered in between.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, FrozenSet, Optional, Tuple
+
+import flux
+from flux.core.inner import lib
+
+from ensemble.engine.actions import Action, Cancel, Kill, Submit
+from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
+from ensemble.errors import MemberError
+from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.flux_jobspec import Template, own_umask, template
+from ensemble.members.flux_journal import Journal, owner_of
+from ensemble.members.flux_requests import Requests, f58
+from ensemble.members.flux_timers import Timers
+from ensemble.members.guard import guarded
+from ensemble.spec.models import Spec
+
+#: seconds of delivering in one turn of the reactor
+_SLICE = 0.02
+#: templates kept for overrides of one ensemble
+_MAX_TEMPLATES = 256
+#: the last event of a job
+_LAST = frozenset(("clean", "invalidate"))
+
+
+class _Ensemble:
+    """An open ensemble: what its jobs are made from."""
+
+    __slots__ = ("spec", "submitter", "templates")
+
+    def __init__(self, spec: Spec, submitter: Submitter) -> None:
+        self.spec = spec
+        self.submitter = submitter
+        #: (group, set, overrides) to the template
+        self.templates: Dict[Tuple[Any, ...], Template] = {}
+
+
+class FluxMember(Member):
+    """The queue of one Flux instance.
+
+    It runs on the reactor of `handle`, or of a handle that it opens itself (`uri`, or the enclosing instance); see
+    `handle`. An ensemble that has jobs already must be opened before `start`.
+    """
+
+    name = "flux"
+    capabilities = frozenset(("submit", "cancel", "kill"))
+
+    def __init__(
+        self,
+        handle: Optional[flux.Flux] = None,
+        uri: Optional[str] = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises MemberError if there is no instance to connect to."""
+        try:
+            self.handle = handle if handle is not None else _connect(uri)
+            if handle is not None and uri is None:
+                uri = handle.attr_get("local-uri")
+            journal = _connect(uri)
+            owner = owner_of(self.handle)
+        except OSError as exc:
+            raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
+        if owner != os.getuid():
+            raise MemberError(
+                "only the owner of a Flux instance can follow its jobs: start an instance of your own with 'flux start'"
+                " or 'flux alloc'"
+            )
+        lib.flux_set_reactor(journal.handle, lib.flux_get_reactor(self.handle.handle))
+        # The reactor is freed with the handle that made it, which so has to go last.
+        journal.owner_of_reactor = self.handle
+        self._log = self.handle.log
+        self._clock = clock
+        self._umask = own_umask()
+        self._deliver: Optional[Callable[..., Any]] = None
+        self._open: Dict[str, _Ensemble] = {}
+        self._outbox: Deque[Tuple[str, Event]] = deque()
+        self._draining = False
+        #: those of the callers, by their clock; and our own
+        self._timers = Timers(self.handle, clock, self._log)
+        self._internal = Timers(self.handle, time.monotonic, self._log)
+        self._journal = Journal(journal, self._internal, self._log, self._pass_on, self._post, self._seen, self._ready)
+        self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
+
+    def start(self, deliver: Deliver) -> None:
+        """Begin to deliver events. Raises MemberError if the broker is gone."""
+        self._deliver = guarded(self._log, deliver)
+        try:
+            self._journal.start()
+        except OSError as exc:
+            raise MemberError(f"the Flux broker does not answer: {exc}") from exc
+
+    def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
+        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for."""
+        opened = _Ensemble(spec, submitter)
+        for group, sets in spec.groups.items():
+            for number in range(len(sets)):
+                self._template(ensemble, opened, group, number, {})
+        self._open[ensemble] = opened
+        self._requests.open(ensemble)
+        self._journal.open(ensemble, events)
+
+    def perform(self, ensemble: str, action: Action) -> None:
+        """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+        if isinstance(action, Submit):
+            try:
+                made = self._template(ensemble, self._open[ensemble], action.group, action.set, action.overrides)
+            except MemberError as exc:
+                self._post(ensemble, Refused(self._clock(), action.key, str(exc)))
+            else:
+                self._requests.submit(ensemble, action.key, made)
+        elif isinstance(action, (Cancel, Kill)):
+            self._requests.act(ensemble, action)
+        else:
+            raise TypeError(f"a member cannot perform {action!r}")
+
+    def close(self, ensemble: str) -> None:
+        """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
+        self._open.pop(ensemble, None)
+        self._requests.close(ensemble)
+        self._journal.close(ensemble)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call back from the reactor at `when`, or at once if that is past."""
+        return self._timers.at(when, callback)
+
+    def stop(self) -> None:
+        """Stop delivering. Jobs go on."""
+        self._deliver = None
+        self._requests.stop()
+        self._journal.stop()
+        self._internal.stop()
+        self._timers.stop()
+        self._open.clear()
+        self._outbox.clear()
+
+    def show(self, id: JobId) -> str:
+        """The job id in its F58 form, in ASCII."""
+        return f58(id)
+
+    def where(self, ensemble: str, id: JobId) -> str:
+        """The output file of a job that has one and has not left the journal; else a command that prints it."""
+        return self._journal.output(id) or f"flux job attach {f58(id)}"
+
+    def _template(
+        self, ensemble: str, opened: _Ensemble, group: str, number: int, overrides: Dict[str, Any]
+    ) -> Template:
+        name = (group, number, *sorted(overrides.items()))
+        made = opened.templates.get(name)
+        if made is None:
+            jobs = opened.spec.groups[group][number]
+            made = template(jobs, ensemble, opened.submitter, umask=self._umask, overrides=overrides)
+            if len(opened.templates) >= _MAX_TEMPLATES:
+                opened.templates.clear()
+            opened.templates[name] = made
+        return made
+
+    # From the journal
+
+    def _seen(self, key: Key, id: int) -> None:
+        self._requests.seen(key, id)
+
+    def _ready(self, ensemble: str) -> None:
+        self._requests.release(ensemble)
+
+    def _pass_on(self, ensemble: str, event: Event) -> None:
+        """Deliver, behind what waits already."""
+        if self._outbox:
+            self._outbox.append((ensemble, event))
+        else:
+            self._hand_over(ensemble, event)
+
+    # Delivering
+
+    def _post(self, ensemble: str, event: Event) -> None:
+        """Deliver in a later turn of the reactor."""
+        self._outbox.append((ensemble, event))
+        if not self._draining:
+            self._draining = True
+            self._internal.after(0.0, self._drain)
+
+    def _drain(self) -> None:
+        until = time.monotonic() + _SLICE
+        while self._outbox and time.monotonic() < until:
+            self._hand_over(*self._outbox.popleft())
+        self._draining = bool(self._outbox)
+        if self._draining:
+            self._internal.after(0.0, self._drain)
+
+    def _hand_over(self, ensemble: str, event: Event) -> None:
+        if ensemble in self._open and self._deliver is not None:
+            self._deliver(ensemble, event)
+        if isinstance(event, JobEvent) and event.name in _LAST:
+            self._journal.forget(event.id)
+
+
+def _connect(uri: Optional[str]) -> flux.Flux:
+    return flux.Flux(uri) if uri else flux.Flux()

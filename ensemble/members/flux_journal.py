@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: MIT
+"""The journal of the job manager: which event of which job belongs to which open ensemble. Imports flux.
+
+How it works. `job-manager.events-journal` streams job events to a handle of its own, filtered by name at the source.
+One stream carries BASE_EVENTS for ever; each time an ensemble needs names that no stream carries, one more stream is
+opened for just these (and ended a while after nobody needs them). The names of two streams never overlap, and all
+streams arrive over one connection and one message handler, so a job's events come in the order in which the job had
+them, whichever stream brings them.
+
+A job is ours if its owner owns the instance and its jobspec carries the key of an open ensemble. That is looked at
+once, at its `submit`; the ids of ours are kept until they are clean. A message about any other id is dropped before
+its JSON is read.
+
+What a stream brings before its sentinel (id -1) is the past:
+- after `start`, and after the job manager went away, all streams are opened anew. Their past is gathered up to the
+  last sentinel, stripped of what was delivered before (by time within a job; by job for those that were clean), and
+  delivered in the order of time. Nothing is lost, and nothing comes twice.
+- a stream that is added for a new ensemble has no past that anyone asked for: the ensemble submits nothing until the
+  stream is there (`ready`).
+
+So an ensemble that has jobs already must be opened before `start`.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import json
+import os
+import syslog
+import time
+from typing import Any, Callable, Deque, Dict, FrozenSet, List, Optional, Set, Tuple
+
+import flux
+from flux.constants import FLUX_MSGTYPE_RESPONSE
+from flux.core.inner import ffi, lib
+from flux.idset import IDset
+
+from ensemble.engine.events import BASE_EVENTS, JobEvent, Key
+from ensemble.members.flux_jobspec import KEY_ATTRIBUTE
+from ensemble.members.flux_timers import Timers
+from ensemble.members.guard import Log, guarded
+
+_TOPIC = b"job-manager.events-journal"
+_BASE = frozenset(BASE_EVENTS)
+_NOBODY = (1 << 64) - 1
+#: seconds to the next try after the stream was lost, at first and at most
+_BACKOFF = (0.1, 5.0)
+#: seconds that the journal may be away before it is a warning
+_PATIENCE = 30.0
+#: seconds that a stream nobody needs is kept
+_LINGER = 10.0
+#: seconds for which a finished job is remembered by id; older ones are told by their time
+_SLACK = 5.0
+
+
+class _Watched:
+    """An open ensemble."""
+
+    __slots__ = ("jobs", "names", "ready")
+
+    def __init__(self, names: FrozenSet[str]) -> None:
+        self.names = names
+        self.jobs: Set[int] = set()
+        self.ready = False
+
+
+class _Job:
+    """One of our jobs that is not clean yet."""
+
+    __slots__ = ("ensemble", "key", "last", "output", "watched")
+
+    def __init__(self, ensemble: str, key: Key, output: Optional[str], watched: _Watched) -> None:
+        self.ensemble = ensemble
+        #: None once `submit` was delivered
+        self.key: Optional[Key] = key
+        self.output = output
+        self.watched = watched
+        #: time of its last event that was passed on
+        self.last = float("-inf")
+
+
+class Journal:
+    """Reads the journal on `handle`, which shares a reactor with the others of this thread.
+
+    `sink(ensemble, event)` gets each event, `past(ensemble, event)` those that come in bulk; `submitted(key, id)` hears of each new job first; `on_ready(ensemble)` is
+    called once all that an ensemble asked for is being listened to.
+    """
+
+    def __init__(
+        self,
+        handle: flux.Flux,
+        timers: Timers,
+        log: Log,
+        sink: Callable[[str, JobEvent], None],
+        past: Callable[[str, JobEvent], None],
+        submitted: Callable[[Key, int], None],
+        on_ready: Callable[[str], None],
+    ) -> None:
+        self.handle = handle
+        self._timers = timers
+        self._log = log
+        self._sink = sink
+        self._past_sink = past
+        self._submitted = submitted
+        self._on_ready = on_ready
+        self._owner = owner_of(handle)
+        self._open: Dict[str, _Watched] = {}
+        self._known: Dict[int, _Job] = {}
+        #: matchtag to the names of a stream
+        self._streams: Dict[int, FrozenSet[str]] = {}
+        #: streams whose past is being gathered, and what of it is ours
+        self._gathering: Set[int] = set()
+        self._past: List[Tuple[float, int, int, _Job, JobEvent]] = []
+        #: streams whose past is of no interest
+        self._skipping: Set[int] = set()
+        #: when our latest event happened, and who was clean lately
+        self._newest = float("-inf")
+        self._ended: Deque[Tuple[float, int]] = collections.deque()
+        self._ended_ids: Set[int] = set()
+        self._backoff = _BACKOFF[0]
+        self._lost_since: Optional[float] = None
+        self._text = ffi.new("char *[1]")
+        self._tag = ffi.new("uint32_t [1]")
+        self._handler: Any = None
+        self._stopped = False
+
+    # What the member calls
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._handler = self.handle.msg_watcher_create(
+            guarded(self._log, self._message), FLUX_MSGTYPE_RESPONSE, _TOPIC.decode()
+        )
+        self._handler.start()
+        self._connect()
+
+    def open(self, ensemble: str, names: FrozenSet[str]) -> None:
+        """Pass on the events of this ensemble: BASE_EVENTS and `names`."""
+        self._open[ensemble] = _Watched(_BASE | names)
+        if self._handler is not None:
+            self._cover()
+
+    def close(self, ensemble: str) -> None:
+        """Pass on nothing more of this ensemble."""
+        watched = self._open.pop(ensemble, None)
+        if watched is not None:
+            for id in watched.jobs:
+                self._known.pop(id, None)
+            self._timers.after(_LINGER, self._shrink)
+
+    def ready(self, ensemble: str) -> bool:
+        """Is all that the ensemble asked for being listened to?"""
+        watched = self._open.get(ensemble)
+        return watched is not None and watched.ready
+
+    def live(self) -> bool:
+        """Is everything up to now delivered, or on its way on this connection?"""
+        return bool(self._streams) and not self._gathering
+
+    def forget(self, id: int) -> None:
+        """The last event of a job was delivered."""
+        job = self._known.pop(id, None)
+        if job is None:
+            return
+        job.watched.jobs.discard(id)
+        self._ended.append((job.last, id))
+        self._ended_ids.add(id)
+        while self._ended[0][0] < self._newest - 2 * _SLACK:
+            self._ended_ids.discard(self._ended.popleft()[1])
+
+    def output(self, id: int) -> Optional[str]:
+        """The output file of a job, if it has one and has not ended."""
+        job = self._known.get(id)
+        return job.output if job else None
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._stopped = True
+        for tag in list(self._streams):
+            self._cancel(tag)
+        if self._handler is not None:
+            self._handler.stop()
+            self._handler.destroy()
+            self._handler = None
+        self._known.clear()
+        self._past.clear()
+
+    # Streams
+
+    def _connect(self) -> None:
+        if self._stopped:
+            return
+        # Without an open ensemble there is no past to ask for.
+        full = bool(self._open)
+        extra = self._wanted() - _BASE
+        for names in (_BASE, extra) if extra else (_BASE,):
+            self._gathering.add(self._request(names, full))
+
+    def _wanted(self) -> FrozenSet[str]:
+        return frozenset().union(*(watched.names for watched in self._open.values()))
+
+    def _cover(self) -> None:
+        """Open a stream for the names that no stream brings yet."""
+        missing = self._wanted().difference(*self._streams.values()) if self._streams else frozenset()
+        if missing:
+            self._skipping.add(self._request(missing, False))
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell of those that have become ready, in the reactor's next turn."""
+        if not self.live():
+            return
+        covered = frozenset().union(*(n for tag, n in self._streams.items() if tag not in self._skipping))
+        for ensemble, watched in self._open.items():
+            if not watched.ready and watched.names <= covered:
+                watched.ready = True
+                self._timers.after(0.0, lambda ensemble=ensemble: self._on_ready(ensemble))  # type: ignore[misc]
+
+    def _shrink(self) -> None:
+        """End the streams of which nobody needs a name."""
+        wanted = self._wanted()
+        for tag, names in list(self._streams.items()):
+            if names is not _BASE and not names & wanted:
+                self._cancel(tag)
+
+    def _request(self, names: FrozenSet[str], full: bool) -> int:
+        tag: int = lib.flux_matchtag_alloc(self.handle.handle)
+        payload = json.dumps({"full": full, "allow": dict.fromkeys(sorted(names), 1)}).encode()
+        msg = lib.flux_request_encode(_TOPIC, payload)
+        lib.flux_msg_set_matchtag(msg, tag)
+        lib.flux_msg_set_streaming(msg)
+        self._streams[tag] = names
+        sent = lib.flux_send(self.handle.handle, msg, 0)
+        lib.flux_msg_destroy(msg)
+        if sent < 0:
+            raise OSError(ffi.errno, f"cannot ask for the journal: {os.strerror(ffi.errno)}")
+        return tag
+
+    def _cancel(self, tag: int) -> None:
+        """End a stream. Its tag is given back when the end of it comes (see `_message`)."""
+        for tags in (self._gathering, self._skipping):
+            tags.discard(tag)
+        self._streams.pop(tag, None)
+        future = lib.flux_rpc(
+            self.handle.handle,
+            _TOPIC + b"-cancel",
+            json.dumps({"matchtag": tag}).encode(),
+            flux.constants.FLUX_NODEID_ANY,
+            flux.constants.FLUX_RPC_NORESPONSE,
+        )
+        if future != ffi.NULL:
+            lib.flux_future_destroy(future)
+
+    def _lost(self, error: int, why: str) -> None:
+        """A stream ended on its own: the job manager went away. Read everything anew, from the past on."""
+        for tag in list(self._streams):
+            self._cancel(tag)
+        self._gathering.clear()
+        self._skipping.clear()
+        self._past.clear()
+        now = time.monotonic()
+        if self._lost_since is None:
+            self._lost_since = now
+            self._log(syslog.LOG_NOTICE, f"the job manager's journal ended ({why}): reading it again")
+        elif now - self._lost_since > _PATIENCE:
+            self._lost_since = now
+            self._log(syslog.LOG_WARNING, f"the job manager's journal cannot be read ({why}): trying on")
+        self._timers.after(self._backoff, self._connect)
+        self._backoff = min(2 * self._backoff, _BACKOFF[1])
+
+    # Messages
+
+    def _message(self, _handle: Any, _watcher: Any, msg: Any, _args: Any) -> None:
+        message = msg.handle
+        if lib.flux_msg_get_matchtag(message, self._tag) < 0:
+            return
+        tag = self._tag[0]
+        if lib.flux_response_decode(message, ffi.NULL, self._text) < 0:
+            error = ffi.errno
+            lib.flux_matchtag_free(self.handle.handle, tag)
+            if self._streams.pop(tag, None) is not None:
+                self._lost(error, errno.errorcode.get(error, str(error)))
+            return
+        if tag not in self._streams or self._text[0] == ffi.NULL:
+            return
+        text: bytes = ffi.string(self._text[0])
+        # A message begins with its id; most ids are not ours.
+        if text.startswith(b'{"id":'):
+            id = int(text[6 : text.index(b",", 6)])
+            if id not in self._known and id not in (-1, _NOBODY) and b'"ensemble"' not in text:
+                return
+        data = json.loads(text)
+        if data["id"] in (-1, _NOBODY):
+            self._sentinel(tag)
+        elif tag not in self._skipping:
+            self._record(tag, data)
+
+    def _sentinel(self, tag: int) -> None:
+        self._skipping.discard(tag)
+        if tag in self._gathering:
+            self._gathering.discard(tag)
+            if self._gathering:
+                return
+            past, self._past = self._past, []
+            past.sort(key=lambda entry: entry[:2])
+            for _, _, id, job, event in past:
+                if self._known.get(id) is job:
+                    self._pass_on(job, event, self._past_sink)
+            if self._lost_since is not None:
+                self._log(syslog.LOG_NOTICE, "the job manager's journal is read again")
+            self._lost_since = None
+            self._backoff = _BACKOFF[0]
+            self._cover()
+        else:
+            self._announce()
+
+    def _record(self, tag: int, data: Dict[str, Any]) -> None:
+        id, events = data["id"], data["events"]
+        job = self._known.get(id) or self._adopt(id, events, data.get("jobspec"))
+        if job is None:
+            return
+        for entry in events:
+            t, name = entry["timestamp"], entry["name"]
+            if name not in job.watched.names:
+                continue
+            context = entry.get("context") or {}
+            if name == "alloc" and "R" in data:
+                context = {**context, "ranks": ranks_of(data["R"])}
+            event = JobEvent(t, id, name, context, job.key if name == "submit" else None)
+            if not self._gathering:
+                self._pass_on(job, event, self._sink)
+            elif t > job.last:
+                self._past.append((t, len(self._past), id, job, event))
+
+    def _pass_on(self, job: _Job, event: JobEvent, sink: Callable[[str, JobEvent], None]) -> None:
+        job.last = max(job.last, event.t)
+        self._newest = max(self._newest, event.t)
+        if event.key is not None:
+            self._submitted(event.key, event.id)
+            job.key = None
+        sink(job.ensemble, event)
+
+    def _adopt(self, id: int, events: List[Dict[str, Any]], jobspec: Any) -> Optional[_Job]:
+        """A job seen for the first time: ours, or None."""
+        submit = next((entry for entry in events if entry["name"] == "submit"), None)
+        if submit is None or submit["context"].get("userid") != self._owner or id in self._ended_ids:
+            return None
+        try:
+            attributes = jobspec["attributes"]
+            key = Key.parse(attributes["user"][KEY_ATTRIBUTE])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        watched = self._open.get(key.ensemble)
+        if watched is None:
+            return None
+        if self._gathering:
+            end = next((entry["timestamp"] for entry in events if entry["name"] in ("clean", "invalidate")), None)
+            if end is not None and end < self._newest - _SLACK:
+                return None
+        job = _Job(key.ensemble, key, _output(attributes["system"]), watched)
+        self._known[id] = job
+        watched.jobs.add(id)
+        return job
+
+
+def owner_of(handle: flux.Flux) -> int:
+    """The user id of the instance's owner."""
+    return int(handle.attr_get("security.owner"))
+
+
+def ranks_of(R: Any) -> str:
+    """The ranks of a resource set (RFC 20), as an idset; empty if it names none."""
+    try:
+        ranks = [str(entry["rank"]) for entry in R["execution"]["R_lite"]]
+        return ranks[0] if len(ranks) == 1 else str(IDset(",".join(ranks)))
+    except (KeyError, TypeError, IndexError, ValueError):
+        return ""
+
+
+def _output(system: Dict[str, Any]) -> Optional[str]:
+    """The path of a job's stdout, from its jobspec; None if it goes to the KVS."""
+    try:
+        stdout = system["shell"]["options"]["output"]["stdout"]
+        return os.path.join(system.get("cwd", "/"), stdout["path"]) if stdout["type"] == "file" else None
+    except (KeyError, TypeError):
+        return None

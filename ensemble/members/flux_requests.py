@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: MIT
+"""Submissions, cancels and kills: sent without waiting, so many at a time. Imports flux.
+
+How it works. At most `WINDOW` requests are on their way; the rest waits here, cancels and kills before submissions,
+and the submissions of different ensembles take turns. An answer makes room for the next request.
+
+An error answers a submission in one of two ways. Most say no, for good: the job does not exist, and that is
+`Refused`. A few (`_FATE_UNKNOWN`) say that an answer will not come: the module that takes submissions was unloaded or
+not there, or the connection was reset. Such a submission may have become a job or not. It is set aside; after a
+while the job manager is asked something over the journal's connection. Whatever the job manager took from job-ingest
+before is in the journal before that answer. So if the journal has shown the key by then, the submission is
+acknowledged with the id found there; if not, it is sent again. While anything is set aside, no submission is sent.
+
+A cancel or kill that met such an error is simply sent again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import syslog
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+
+import flux
+from flux.core.inner import ffi, lib
+from flux.future import Future
+
+from ensemble.engine.actions import Cancel, Kill
+from ensemble.engine.events import Acknowledged, ActionDone, Event, Key, Refused
+from ensemble.members.flux_jobspec import Template
+from ensemble.members.flux_journal import Journal
+from ensemble.members.flux_timers import Timers
+from ensemble.members.guard import Log, guarded
+
+#: requests on their way at once
+WINDOW = 500
+
+#: errors that say nothing about the job, and seconds to wait at first before looking. After ENOSYS job-ingest has
+#: lost what it had; after the others it may still be at work on it.
+_FATE_UNKNOWN = {errno.ENOSYS: 0.1, errno.ECONNRESET: 10.0, errno.EHOSTUNREACH: 10.0, errno.ETIMEDOUT: 10.0}
+_MAX_BACKOFF = 5.0
+#: characters of a cause that go into a job's exception
+_LONGEST_NOTE = 200
+
+
+class _Submission:
+    __slots__ = ("ensemble", "id", "key", "template")
+
+    def __init__(self, ensemble: str, key: Key, template: Template) -> None:
+        self.ensemble = ensemble
+        self.key = key
+        self.template = template
+        #: the job, once the journal has shown it
+        self.id: Optional[int] = None
+
+
+class Requests:
+    """`post(ensemble, event)` gets the outcomes; it must not deliver before the reactor's next turn."""
+
+    def __init__(
+        self,
+        handle: flux.Flux,
+        journal: Journal,
+        timers: Timers,
+        clock: Callable[[], float],
+        log: Log,
+        post: Callable[[str, Event], None],
+    ) -> None:
+        self._handle = handle
+        self._journal = journal
+        self._timers = timers
+        self._clock = clock
+        self._log = log
+        self._post = post
+        self._on_submitted = guarded(log, self._submitted)
+        self._on_done = guarded(log, self._done)
+        self._on_asked = guarded(log, self._asked)
+        self._queues: Dict[str, Deque[_Submission]] = {}
+        #: ensembles whose queue may be served, next first
+        self._turns: Deque[str] = deque()
+        self._acts: Deque[Tuple[str, Union[Cancel, Kill]]] = deque()
+        self._on_their_way = 0
+        #: submissions without a known fate, by key
+        self._unanswered: Dict[Key, _Submission] = {}
+        self._aside: List[_Submission] = []
+        #: there is something set aside: when to look is arranged
+        self._holding = False
+        self._backoff = _FATE_UNKNOWN[errno.ENOSYS]
+        self._id = ffi.new("flux_jobid_t[1]")
+        self._stopped = False
+
+    def open(self, ensemble: str) -> None:
+        """Make room for an ensemble."""
+        self._queues[ensemble] = deque()
+
+    def close(self, ensemble: str) -> None:
+        """Drop what was not sent yet."""
+        self._queues.pop(ensemble, None)
+
+    def release(self, ensemble: str) -> None:
+        """The journal listens for this ensemble now: its submissions may go."""
+        if self._queues.get(ensemble) and ensemble not in self._turns:
+            self._turns.append(ensemble)
+        self._pump()
+
+    def submit(self, ensemble: str, key: Key, template: Template) -> None:
+        """Send a submission, now or when it is its turn."""
+        self._queue(_Submission(ensemble, key, template))
+        self._pump()
+
+    def act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
+        """Send a cancel or kill, now or when there is room."""
+        self._acts.append((ensemble, action))
+        self._pump()
+
+    def seen(self, key: Key, id: int) -> None:
+        """The journal shows the job with this key."""
+        submission = self._unanswered.get(key)
+        if submission is not None:
+            submission.id = id
+
+    def stop(self) -> None:
+        """Send nothing more, and pass on no answer."""
+        self._stopped = True
+        self._queues.clear()
+        self._turns.clear()
+        self._acts.clear()
+
+    def _queue(self, submission: _Submission, first: bool = False) -> None:
+        ensemble = submission.ensemble
+        queue = self._queues.get(ensemble)
+        if queue is None:
+            return
+        if not queue and self._journal.ready(ensemble) and ensemble not in self._turns:
+            self._turns.append(ensemble)
+        (queue.appendleft if first else queue.append)(submission)
+
+    def _pump(self) -> None:
+        while self._on_their_way < WINDOW and not self._stopped:
+            if self._acts:
+                self._send_act(*self._acts.popleft())
+            elif self._turns and not self._holding:
+                ensemble = self._turns.popleft()
+                queue = self._queues.get(ensemble)
+                if not queue:
+                    continue
+                submission = queue.popleft()
+                if queue:
+                    self._turns.append(ensemble)
+                self._send_submission(submission)
+            else:
+                break
+
+    def _send_submission(self, submission: _Submission) -> None:
+        template = submission.template
+        jobspec = template.fill(str(submission.key))
+        future = lib.flux_job_submit(self._handle.handle, jobspec, template.urgency, 0)
+        if future == ffi.NULL:
+            self._refuse(submission, os.strerror(ffi.errno))
+            return
+        self._unanswered[submission.key] = submission
+        self._on_their_way += 1
+        Future(future).then(self._on_submitted, submission)
+
+    def _submitted(self, future: Future, submission: _Submission) -> None:
+        self._answered(future)
+        if self._stopped:
+            return
+        if lib.flux_job_submit_get_id(future.pimpl.handle, self._id) == 0:
+            self._backoff = _FATE_UNKNOWN[errno.ENOSYS]
+            self._acknowledge(submission, self._id[0])
+        else:
+            error = ffi.errno
+            if error in _FATE_UNKNOWN:
+                self._set_aside(submission, error)
+            else:
+                self._refuse(submission, _reason(future, error))
+        self._pump()
+
+    def _answered(self, future: Future) -> None:
+        self._on_their_way -= 1
+        # Ends a cycle of references, so that the future is freed now.
+        future.cb_handle = None
+
+    def _acknowledge(self, submission: _Submission, id: int) -> None:
+        self._unanswered.pop(submission.key, None)
+        self._post(submission.ensemble, Acknowledged(self._clock(), submission.key, id))
+
+    def _refuse(self, submission: _Submission, reason: str) -> None:
+        self._unanswered.pop(submission.key, None)
+        self._post(
+            submission.ensemble, Refused(self._clock(), submission.key, f"Flux refused the job: {reason.strip()}")
+        )
+
+    # Submissions without a known fate
+
+    def _set_aside(self, submission: _Submission, error: int) -> None:
+        self._aside.append(submission)
+        if not self._holding:
+            self._holding = True
+            self._log(
+                syslog.LOG_NOTICE,
+                f"a submission got no answer ({os.strerror(error)}): looking whether its job exists",
+            )
+            self._timers.after(max(self._backoff, _FATE_UNKNOWN[error]), self._ask)
+
+    def _ask(self) -> None:
+        if self._stopped:
+            return
+        if not self._journal.live():
+            self._later()
+            return
+        aside, self._aside = self._aside, []
+        self._journal.handle.rpc("job-manager.getinfo").then(self._on_asked, aside)
+
+    def _later(self) -> None:
+        self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
+        self._timers.after(self._backoff, self._ask)
+
+    def _asked(self, future: Future, aside: List[_Submission]) -> None:
+        if self._stopped:
+            return
+        if lib.flux_future_get(future.pimpl.handle, ffi.NULL) < 0 or not self._journal.live():
+            self._aside = aside + self._aside
+            self._later()
+            return
+        again = []
+        for submission in aside:
+            if submission.id is not None:
+                self._acknowledge(submission, submission.id)
+            else:
+                self._unanswered.pop(submission.key, None)
+                again.append(submission)
+        for submission in reversed(again):
+            self._queue(submission, first=True)
+        if self._aside:
+            self._timers.after(self._backoff, self._ask)
+        else:
+            self._holding = False
+            # Should the next try meet the same error, it waits longer.
+            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
+        self._pump()
+
+    # Cancels and kills
+
+    def _send_act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
+        if isinstance(action, Cancel):
+            note = action.cause.text[:_LONGEST_NOTE].encode(errors="replace")
+            future = lib.flux_job_cancel(self._handle.handle, action.id, note)
+        else:
+            future = lib.flux_job_kill(self._handle.handle, action.id, action.signal)
+        if future == ffi.NULL:
+            self._report(ensemble, action, os.strerror(ffi.errno))
+            return
+        self._on_their_way += 1
+        Future(future).then(self._on_done, ensemble, action)
+
+    def _done(self, future: Future, ensemble: str, action: Union[Cancel, Kill]) -> None:
+        self._answered(future)
+        if self._stopped:
+            return
+        if lib.flux_future_get(future.pimpl.handle, ffi.NULL) == 0:
+            self._report(ensemble, action, None)
+        else:
+            error = ffi.errno
+            if error in _FATE_UNKNOWN:
+                self._timers.after(1.0, lambda: self.act(ensemble, action))
+            else:
+                self._report(ensemble, action, _reason(future, error))
+        self._pump()
+
+    def _report(self, ensemble: str, action: Union[Cancel, Kill], reason: Optional[str]) -> None:
+        name = "cancel" if isinstance(action, Cancel) else "kill"
+        error = None
+        if reason == "job is inactive":
+            error = f"job {f58(action.id)} had ended already"
+        elif reason is not None:
+            error = f"Flux did not {name} job {f58(action.id)}: {reason}"
+        self._post(ensemble, ActionDone(self._clock(), action.id, name, error))
+
+
+def _reason(future: Any, error: int) -> str:
+    text = lib.flux_future_error_string(future.pimpl.handle)
+    return ffi.string(text).decode(errors="replace") if text != ffi.NULL else os.strerror(error)
+
+
+def f58(id: int) -> str:
+    """A job id as users write it, in ASCII. An id that is none is shown as a number."""
+    text = ffi.new("char[64]")
+    if id < 0 or lib.flux_job_id_encode(id, b"f58plain", text, 64) < 0:
+        return str(id)
+    return str(ffi.string(text).decode())
