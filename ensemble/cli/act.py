@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""`cancel`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any, Dict, Union
+
+from ensemble.cli.common import ask, clean, out, out_json
+from ensemble.errors import UsageError
+
+
+def act(args: Namespace) -> int:
+    """Send the verb to the ensemble, and print the state that it is in now."""
+    payload: Dict[str, Any] = {"id": args.id}
+    if args.verb == "resume" and args.limit:
+        payload["limits"] = dict(map(limit, args.limit))
+    answer = ask(args, args.verb, payload)
+    if args.json:
+        out_json(answer)
+    else:
+        out(clean(f"{answer.get('id')}: {answer.get('state')}"))
+    return 0
+
+
+def limit(text: str) -> tuple[str, Union[int, float, str, None]]:
+    """NAME and value of NAME=VALUE; the value is a number where it looks like one. Raises UsageError."""
+    from ensemble.spec.faults import nearest
+    from ensemble.spec.models import Limits
+
+    name, equals, value = text.partition("=")
+    if not equals or not value:
+        raise UsageError(f"'{text}' is no limit; expected NAME=VALUE, as in max_jobs=200")
+    known = list(Limits.model_fields)
+    if name not in known:
+        near = nearest(name, known)
+        raise UsageError(
+            f"no limit is called '{name}'; "
+            + (f"did you mean '{near}'?" if near else f"expected one of {', '.join(known)}")
+        )
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, None if value == "none" else value

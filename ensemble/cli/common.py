@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""What all verbs share: the name we were called by, messages, JSON, and how a file is read.
+
+Standard output carries results alone; everything said about them goes to standard error, each line headed by the
+command's name as Flux's own commands do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+
+from ensemble.errors import NoService, NotFound
+from ensemble.service.client import Client, choose, connect
+from ensemble.spec.faults import escape
+
+if TYPE_CHECKING:
+    from ensemble.cli.table import Named
+    from ensemble.spec.load import Loaded
+
+#: exit status of run and watch for the state that the ensemble ended in
+EXIT = {"complete": 0, "failed": 1, "halted": 3, "cancelled": 4}
+
+
+def command_name() -> str:
+    """flux-ensemble where Flux's `flux ensemble` called us, else ensemble."""
+    return "flux-ensemble" if os.path.basename(sys.argv[0]).startswith("flux-ensemble") else "ensemble"
+
+
+def prog() -> str:
+    """What the user types: `flux ensemble` or `ensemble`."""
+    return command_name().replace("-", " ")
+
+
+def hint(*words: str) -> str:
+    """A command line of ours that the user can type as it stands."""
+    return " ".join([prog(), *map(shlex.quote, words)])
+
+
+def say(text: str) -> None:
+    """A line about what we do, on standard error."""
+    for line in text.splitlines() or [""]:
+        print(f"{command_name()}: {line}", file=sys.stderr, flush=True)
+
+
+def clean(text: Any) -> str:
+    """Text from a file, a job or a service, so that it cannot steer the terminal; its lines stay lines."""
+    return "\n".join(map(escape, str(text).splitlines()))
+
+
+def flat(text: Any) -> str:
+    """`clean` text on one line."""
+    return " ".join(clean(text).split("\n"))
+
+
+def out(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def out_json(value: Any) -> None:
+    """A result as one line of JSON."""
+    out(json.dumps(value))
+
+
+def connected(args: Namespace) -> Client:
+    """A client of the service that `--member` means. Raises MemberError or NoService with what to do."""
+    try:
+        return connect(choose(args.member))
+    except NoService as exc:
+        raise no_service(exc, "local") from None
+
+
+def no_service(exc: NoService, member: str) -> NoService:
+    """The error with what to do about it."""
+    start = hint("service", "start") if member == "flux" else hint("submit", "FILE")
+    return NoService(f"{exc}; '{hint('run', 'FILE')}' starts one, and so does '{start}'")
+
+
+def ask(args: Namespace, endpoint: str, payload: Dict[str, Any]) -> Dict[str, Any]:
+    """One request, answered; NoService says what to do."""
+    client = connected(args)
+    try:
+        return client.call(endpoint, payload)
+    except NoService as exc:
+        raise no_service(exc, client.member) from None
+    except NotFound as exc:
+        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
+    finally:
+        client.close()
+
+
+def load(path: str) -> Loaded:
+    """The checked file. Raises SpecError with all faults, or UsageError for a file that cannot be read."""
+    from ensemble.spec.load import load_file
+
+    return load_file(path)
+
+
+def submitter() -> Dict[str, Any]:
+    """Environment, working directory, umask and limits of this process, as `submit` wants them."""
+    import resource
+
+    umask = os.umask(0)
+    os.umask(umask)
+    limits = {
+        name[len("RLIMIT_") :].lower(): resource.getrlimit(getattr(resource, name))[0]
+        for name in dir(resource)
+        # RLIMIT_OFILE is an old name of RLIMIT_NOFILE
+        if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+    }
+    # what is no UTF-8 would not survive JSON; it is better left out than changed
+    environment = {key: value for key, value in os.environ.items() if _is_text(key) and _is_text(value)}
+    return {
+        "environment": environment,
+        "cwd": os.getcwd(),
+        "umask": umask,
+        "rlimits": {name: -1 if value == resource.RLIM_INFINITY else value for name, value in sorted(limits.items())},
+    }
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def submission(path: str) -> Dict[str, Any]:
+    """The payload of `submit` for a file that was checked before."""
+    with open(path, encoding="utf-8") as file:
+        return {"text": file.read(), "file": path, "submitter": submitter()}
+
+
+def out_table(
+    args: Namespace, rows: Sequence[Dict[str, Any]], formats: Dict[str, Named], headings: Dict[str, str]
+) -> None:
+    """Print the rows as `-o` and `-n` of the command line want them. Raises UsageError."""
+    from ensemble.cli.table import pick
+
+    table = pick(args.format, formats, headings)
+    assert table is not None, "-o help is answered before the service is asked"
+    for line in table.lines(rows, not args.no_header):
+        out(flat(line))
+
+
+def asked_for_formats(args: Namespace, formats: Dict[str, Named], headings: Dict[str, str]) -> bool:
+    """Answer `-o help`, and find faults of `-o FORMAT` before the service is asked. Raises UsageError."""
+    from ensemble.cli.table import help_lines, pick
+
+    if pick(args.format, formats, headings) is not None:
+        return False
+    for line in help_lines(formats, headings):
+        out(line)
+    return True
+
+
+def columns(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> List[str]:
+    """Lines of a small table as wide as its content: text to the left, numbers to the right, '-' for None."""
+    body = [["-" if cell is None else flat(cell) for cell in row] for row in rows]
+    right = [all(cell is None or _numeric(cell) for cell in column) for column in zip(*rows)] or [False] * len(headings)
+    widths = [max(len(line[i]) for line in [list(headings), *body]) for i in range(len(headings))]
+    return [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in zip(line, widths, right)
+        ).rstrip()
+        for line in [list(headings), *body]
+    ]
+
+
+def _numeric(cell: Any) -> bool:
+    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"-|[-+]?\d[\d.e+-]*[smhd]?", str(cell)))
+
+
+def number(value: Optional[float]) -> str:
+    """A statistic for people: about four digits."""
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""The command: `ensemble VERB`, and `flux ensemble VERB`, which is the same program.
+
+The parser is built without importing what the verbs need, so that `--help` and `version` are quick. Whatever a verb
+raises ends here: one sentence on standard error and an exit status, never a traceback unless `--debug` asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any, Callable, List, NoReturn, Optional, Sequence
+
+from ensemble.cli.common import command_name, hint, prog, say
+from ensemble.errors import EnsembleError, InternalError, SpecError, UsageError
+from ensemble.service.client import MEMBERS
+
+#: verb -> (module:function, help)
+VERBS = {
+    "run": ("run:run", "submit FILE and watch it until its end"),
+    "submit": ("run:submit", "submit FILE and print its id"),
+    "list": ("see:list_", "list the ensembles"),
+    "status": ("see:status", "show an ensemble: groups, rules, metrics"),
+    "jobs": ("see:jobs", "list the jobs of an ensemble"),
+    "watch": ("run:watch", "watch an ensemble until its end"),
+    "log": ("see:log", "print what has happened to an ensemble"),
+    "cancel": ("act:act", "end an ensemble and its jobs"),
+    "pause": ("act:act", "hold back new submissions of an ensemble"),
+    "resume": ("act:act", "carry on after a pause or a limit"),
+    "validate": ("files:validate", "check FILE and list all its faults"),
+    "example": ("files:example", "list the examples, or print one"),
+    "schema": ("files:schema", "print the JSON Schema of the files"),
+    "service": ("service:service", "start, stop or look at the service itself"),
+    "version": ("version:version", "print versions: ours, Flux's, river's, Python's"),
+}
+#: exit statuses, as the help tells them
+EPILOG = """\
+IDs may be given as the id, the beginning of one, or a name (then the latest ensemble of that name is meant).
+Exit status of run and watch: 0 complete, 1 failed, 2 bad usage or file, 3 halted at a limit, 4 cancelled.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong the way all our errors are said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{command_name()}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show raw records, and tracebacks of errors")
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="print JSON")
+    member = argparse.ArgumentParser(add_help=False)
+    member.add_argument(
+        "--member", choices=MEMBERS, default="auto", help="the queue: Flux's, or this machine's (auto: Flux if there)"
+    )
+    rundir = argparse.ArgumentParser(add_help=False)
+    rundir.add_argument(
+        "--rundir", metavar="DIR", help="local queue: keep output of jobs here (~/.local/state/ensemble)"
+    )
+    table = argparse.ArgumentParser(add_help=False)
+    table.add_argument("-o", "--format", metavar="FORMAT", help="a format's name, a format string, or help")
+    table.add_argument("-n", "--no-header", action="store_true", help="no heading")
+    parser = _Parser(
+        prog=prog(),
+        description="Run ensembles of jobs: groups of jobs, and rules that decide while they run what happens next.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs: Any = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        help = VERBS[name][1]
+        made: argparse.ArgumentParser = verbs.add_parser(
+            name, help=help, description=help + ".", parents=[*parents, debug]
+        )
+        return made
+
+    for name in ("run", "submit"):
+        verb(name, json, member, rundir).add_argument("file", metavar="FILE", help="the ensemble's YAML file")
+    verb("list", json, member, table)
+    verb("status", json, member, table).add_argument("id", metavar="ID", nargs="?", help="without it: all ensembles")
+    jobs = verb("jobs", json, member, table)
+    jobs.add_argument("id", metavar="ID")
+    jobs.add_argument("--csv", action="store_true", help="print all fields as CSV")
+    jobs.add_argument("--group", metavar="GROUP", help="only jobs of this group")
+    for name in ("watch", "log"):
+        records = verb(name, json, member)
+        records.add_argument("id", metavar="ID")
+        records.add_argument("--since", type=_whole, default=0, metavar="SEQ", help="only records behind this number")
+    for name in ("cancel", "pause", "resume"):
+        act = verb(name, json, member)
+        act.add_argument("id", metavar="ID")
+        if name == "resume":
+            act.add_argument("--limit", action="append", metavar="NAME=N", help="with a new limit, as max_jobs=200")
+    verb("validate", json).add_argument("file", metavar="FILE")
+    verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
+    verb("schema", json)
+    service = verb("service", json, member, rundir)
+    service.add_argument("what", metavar="start|stop|restart|status", choices=("start", "stop", "restart", "status"))
+    verb("version", json)
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no record's number")
+    return int(text)
+
+
+def _unknown(argv: Sequence[str]) -> Optional[str]:
+    """The sentence for a first word that is no verb."""
+    word = next((word for word in argv if not word.startswith("-")), None)
+    if word is None or word in VERBS:
+        return None
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, VERBS, n=1)
+    return f"no verb is called '{word}'; " + (f"did you mean '{near[0]}'?" if near else f"see '{hint('--help')}'")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; returns its exit status."""
+    words: List[str] = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    unknown = _unknown(words)
+    if unknown is not None:
+        say(unknown)
+        return 2
+    try:
+        args = parser.parse_args(words)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 2
+    return _guarded(_verb(args.verb), args)
+
+
+def _verb(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a verb, imported when called, so that an import that fails is told like any error."""
+
+    def call(args: argparse.Namespace) -> int:
+        module, _, function = VERBS[name][0].partition(":")
+        status: int = getattr(import_module(f"ensemble.cli.{module}"), function)(args)
+        sys.stdout.flush()
+        return status
+
+    return call
+
+
+def _guarded(verb: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    try:
+        return verb(args)
+    except BrokenPipeError:
+        # who read our output has gone, as `head` does; nothing is left to say, nor at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as exc:
+        if args.debug:
+            import traceback
+
+            traceback.print_exc()
+        return _tell(exc)
+
+
+def _tell(exc: Exception) -> int:
+    """Say what went wrong; the exit status for it."""
+    if isinstance(exc, SpecError):
+        for fault in exc.faults:
+            print(fault, file=sys.stderr)
+        return 2
+    if isinstance(exc, UsageError):
+        say(str(exc))
+        return 2
+    if isinstance(exc, EnsembleError) and not isinstance(exc, InternalError):
+        say(str(exc))
+        return 1
+    if isinstance(exc, OSError) and exc.strerror:
+        say(f"{str(exc.filename) + ': ' if exc.filename else ''}{exc.strerror}")
+        return 1
+    text = " ".join(str(exc).split())
+    say(
+        f"this is a fault of ensemble itself, please report it: {type(exc).__name__}{': ' + text if text else ''} "
+        "(--debug shows where)"
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""`list`, `status`, `jobs` and `log`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from argparse import Namespace
+from datetime import datetime
+from typing import Any, Dict, List, Optional
+
+from ensemble.cli.common import ask, asked_for_formats, connected, hint, out, out_json, out_table
+from ensemble.cli.narrate import log_line
+from ensemble.cli.summary import all_jobs, ended, group_lines, metric_lines, rule_lines
+from ensemble.cli.table import Named
+from ensemble.errors import NotFound
+
+LIST_FIELDS = {
+    "id": "ID",
+    "name": "NAME",
+    "state": "STATE",
+    "reason": "REASON",
+    "t_submit": "T_SUBMIT",
+    "t_end": "T_END",
+    "elapsed": "TIME",
+    "submitted": "JOBS",
+    "pending": "PEND",
+    "running": "RUN",
+    "active": "ACTIVE",
+    "finished": "DONE",
+    "success": "OK",
+    "failed": "FAIL",
+    "cancelled": "CANC",
+}
+_LIST = "{id:>10} +:{name:<10} {state:<9} {submitted:>6} {pending:>6} {running:>6} {success:>6} {failed:>6}"
+LIST_FORMATS = {
+    "default": Named("Ensembles, oldest first", _LIST + " {elapsed!F:>8h} {reason}"),
+    "long": Named("With times", _LIST + " {cancelled:>6} {t_submit!D:>19h} {t_end!D:>19h} {elapsed!F:>8h} {reason}"),
+}
+JOB_FIELDS = {
+    "id": "JOBID",
+    "group": "GROUP",
+    "state": "STATE",
+    "status": "STATUS",
+    "result": "RESULT",
+    "exit_code": "EXIT",
+    "signal": "SIGNAL",
+    "cause": "CAUSE",
+    "attempt": "ATTEMPT",
+    "rule": "RULE",
+    "firing": "FIRING",
+    "index": "INDEX",
+    "t_submit": "T_SUBMIT",
+    "t_start": "T_START",
+    "t_end": "T_END",
+    "duration": "TIME",
+    "waited": "WAIT",
+    "ranks": "RANKS",
+    "where": "OUTPUT",
+    "params.": "",
+    "values.": "",
+}
+_JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} {waited!F:>8h} {duration!F:>8h}"
+JOB_FORMATS = {
+    "default": Named("One row a job", _JOB + " ?+:{rule:<8}"),
+    "long": Named("With times and place", _JOB + " ?+:{rule:<8} {firing:>6} {t_submit!D:>19h} {ranks:>5h} {where}"),
+    "output": Named("Where the output lies", "{id:>12h} +:{group:<8} {status:>10} {where}"),
+}
+#: records asked for in one request
+PAGE = 1000
+
+
+def list_(args: Namespace) -> int:
+    """`list`, and `status` without an id."""
+    if not args.json and asked_for_formats(args, LIST_FORMATS, LIST_FIELDS):
+        return 0
+    ensembles = ask(args, "list", {}).get("ensembles") or []
+    if args.json:
+        out_json(ensembles)
+    else:
+        out_table(args, [_summary_row(summary) for summary in ensembles], LIST_FORMATS, LIST_FIELDS)
+    return 0
+
+
+def status(args: Namespace) -> int:
+    """`status [ID]`."""
+    if args.id is None:
+        return list_(args)
+    if args.format is not None and not args.json and asked_for_formats(args, LIST_FORMATS, LIST_FIELDS):
+        return 0
+    answer = ask(args, "status", {"id": args.id})
+    if args.json:
+        out_json(answer)
+    elif args.format is not None:
+        out_table(args, [_summary_row(answer)], LIST_FORMATS, LIST_FIELDS)
+    else:
+        for line in _status_lines(answer):
+            out(line)
+    return 0
+
+
+def _status_lines(answer: Dict[str, Any]) -> List[str]:
+    begun = answer.get("t_submit")
+    lines = [ended(answer)]
+    if begun is not None:
+        lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
+    for part in (group_lines(answer), rule_lines(answer), metric_lines(answer)):
+        if part:
+            lines += ["", *part]
+    return lines
+
+
+def _summary_row(summary: Dict[str, Any]) -> Dict[str, Any]:
+    begun, end = summary.get("t_submit"), summary.get("t_end")
+    elapsed = None if begun is None else (time.time() if end is None else end) - begun
+    return {**(summary.get("jobs") or {}), **summary, "elapsed": elapsed}
+
+
+def jobs(args: Namespace) -> int:
+    """`jobs ID`."""
+    if not (args.json or args.csv) and asked_for_formats(args, JOB_FORMATS, JOB_FIELDS):
+        return 0
+    client = connected(args)
+    try:
+        found = list(all_jobs(client, args.id, args.group))
+    except NotFound as exc:
+        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
+    finally:
+        client.close()
+    if args.json:
+        out_json({"jobs": found, "total": len(found)})
+    elif args.csv:
+        _csv(found)
+    else:
+        out_table(args, [_job_row(job) for job in found], JOB_FORMATS, JOB_FIELDS)
+    return 0
+
+
+def _job_row(job: Dict[str, Any]) -> Dict[str, Any]:
+    submitted, started, end = (job.get(key) for key in ("t_submit", "t_start", "t_end"))
+    return {
+        **job,
+        "status": job.get("result") or job.get("state"),
+        "waited": _between(submitted, started),
+        "duration": _between(started, end if end is not None else time.time() if started is not None else None),
+    }
+
+
+def _between(first: Optional[float], last: Optional[float]) -> Optional[float]:
+    return None if first is None or last is None else max(0.0, last - first)
+
+
+def _csv(found: List[Dict[str, Any]]) -> None:
+    """All fields of the jobs, with a column for each parameter and value."""
+    plain = ["id", "group", "state", "result", "exit_code", "signal", "cause", "attempt", "rule", "firing", "index"]
+    plain += ["t_submit", "t_start", "t_end", "ranks", "where"]
+    inner = sorted({(part, name) for job in found for part in ("params", "values") for name in job.get(part) or {}})
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*plain, *(f"{part}.{name}" for part, name in inner)])
+    for job in found:
+        writer.writerow([job.get(key) for key in plain] + [(job.get(part) or {}).get(name) for part, name in inner])
+
+
+def log(args: Namespace) -> int:
+    """`log ID`: all records so far."""
+    client = connected(args)
+    since = args.since
+    try:
+        while True:
+            answer = client.call("log", {"id": args.id, "since": since, "max": PAGE})
+            records = answer.get("records") or []
+            for record in records:
+                if args.json:
+                    out_json(record)
+                else:
+                    out(log_line(record, _moment(record.get("t"))))
+            if not records or int(records[-1]["seq"]) <= since:
+                return 0
+            since = int(records[-1]["seq"])
+    except NotFound as exc:
+        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
+    finally:
+        client.close()
+
+
+def _moment(t: Optional[float]) -> str:
+    if t is None:
+        return "-"
+    moment = datetime.fromtimestamp(t)
+    return moment.strftime("%b%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

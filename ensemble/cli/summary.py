@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The last lines of `run` and `watch`, and what `status ID` prints: counts, metrics, rules, failed jobs, output."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from ensemble.cli.common import clean, columns, hint, number
+from ensemble.cli.narrate import why
+from ensemble.cli.table import fsd
+from ensemble.service.client import Client
+
+#: failed jobs that are listed
+MOST_FAILED = 10
+#: jobs asked for in one request
+PAGE = 1000
+COUNTS = ("submitted", "pending", "running", "success", "failed", "cancelled")
+#: statistics in the order in which they are shown; others follow
+STATS = ("n", "mean", "std", "min", "max", "last", "sum", "median")
+
+
+def ended(status: Dict[str, Any]) -> str:
+    """Name, id, state, reason and time taken, as one line."""
+    reason = status.get("reason")
+    t_submit, t_end = status.get("t_submit"), status.get("t_end")
+    took = f" after {fsd(t_end - t_submit)}" if t_submit is not None and t_end is not None else ""
+    return clean(
+        f"{status.get('name')} ({status.get('id')}): {status.get('state')}{took}{': ' + str(reason) if reason else ''}"
+    )
+
+
+def group_lines(status: Dict[str, Any]) -> List[str]:
+    """The counts of each group, as a table."""
+    groups: Dict[str, Dict[str, Any]] = status.get("groups") or {}
+    rows = [[group, *(of.get(key, 0) for key in COUNTS)] for group, of in groups.items()]
+    return columns(["GROUP", *(key.upper() for key in COUNTS)], rows)
+
+
+def metric_lines(status: Dict[str, Any]) -> List[str]:
+    """One line a variable of a state of a group, one column a statistic. Empty where nothing was measured."""
+    rows: List[Tuple[str, str, str, Dict[str, Any]]] = [
+        (group, state or "-", variable, stats)
+        for group, states in (status.get("metrics") or {}).items()
+        for state, variables in states.items()
+        for variable, stats in variables.items()
+        if stats and stats.get("n") != 0
+    ]
+    if not rows:
+        return []
+    present = {name for row in rows for name in row[3]}
+    names = [name for name in STATS if name in present] + sorted(present - set(STATS))
+    table = [
+        [group, state, variable, *(_stat(name, stats.get(name)) for name in names)]
+        for group, state, variable, stats in rows
+    ]
+    return columns(["GROUP", "STATE", "VARIABLE", *(name.upper() for name in names)], table)
+
+
+def _stat(name: str, value: Optional[float]) -> str:
+    return str(int(value)) if name == "n" and value is not None else number(value)
+
+
+def rule_lines(status: Dict[str, Any]) -> List[str]:
+    """The rules: what each waits for, how often it has fired, how often it still may, and why not."""
+    rows = [
+        [
+            rule.get("id"),
+            rule.get("trigger"),
+            rule.get("fired"),
+            "unlimited" if rule.get("remaining") is None else rule["remaining"],
+            rule.get("state"),
+            rule.get("error") or "",
+        ]
+        for rule in status.get("rules") or []
+    ]
+    return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
+
+
+def all_jobs(client: Client, id: str, group: Optional[str] = None) -> Iterator[Dict[str, Any]]:
+    """The ensemble's jobs in order of submission, fetched page by page. Raises a ServiceError."""
+    start = 0
+    while True:
+        payload: Dict[str, Any] = {"id": id, "start": start, "max": PAGE}
+        if group is not None:
+            payload["group"] = group
+        answer = client.call("jobs", payload)
+        jobs = answer.get("jobs") or []
+        yield from jobs
+        start += len(jobs)
+        if not jobs or start >= int(answer.get("total") or 0):
+            return
+
+
+def failed_lines(client: Client, status: Dict[str, Any]) -> List[str]:
+    """The jobs that failed: the first MOST_FAILED, then how many more. Empty where none did."""
+    total = int((status.get("jobs") or {}).get("failed") or 0)
+    if not total:
+        return []
+    found = []
+    for job in all_jobs(client, str(status["id"])):
+        if job.get("result") == "failed":
+            found.append(job)
+            if len(found) == min(MOST_FAILED, total):
+                break
+    lines = ["failed jobs:"]
+    rows = [[job.get("id"), job.get("group"), why(job), job.get("where") or ""] for job in found]
+    lines += [f"  {line}" for line in columns(["JOB", "GROUP", "CAUSE", "OUTPUT"], rows)]
+    if total > len(found):
+        lines.append(f"  ... and {total - len(found)} more: {hint('jobs', str(status['id']))}")
+    return lines
+
+
+def output_line(client: Client, status: Dict[str, Any]) -> str:
+    """Where the output of the jobs lies; empty where there is none."""
+    answer = client.call("jobs", {"id": status["id"], "start": 0, "max": 20})
+    places = [str(job["where"]) for job in answer.get("jobs") or [] if job.get("where")]
+    if not places:
+        return ""
+    if len(places) == 1 or len(set(places)) == 1:
+        return f"output: {clean(places[0])}"
+    if all(os.path.isabs(place) for place in places):
+        return f"output: in {clean(os.path.commonpath(places))}"
+    every = hint("jobs", str(status["id"]), "-o", "{id} {where}")
+    return f"output: {clean(places[0])}; the other jobs: {every}"
+
+
+def final_lines(client: Client, status: Dict[str, Any]) -> List[str]:
+    """All of the last lines of `run` and `watch`."""
+    lines = ["", ended(status), "", *group_lines(status)]
+    metrics = metric_lines(status)
+    if metrics:
+        lines += ["", *metrics]
+    failed = failed_lines(client, status)
+    if failed:
+        lines += ["", *failed]
+    output = output_line(client, status)
+    if output:
+        lines += ["", output]
+    return lines
