@@ -1,34 +1,346 @@
 # SPDX-License-Identifier: MIT
-"""What needs two places of a file at once: labels, names, metric paths, conditions, keys of an action."""
+"""What needs two places of a file at once: labels, names, metric paths, conditions, the keys of an action.
+
+`check` walks the tree, not the models, so that a fault in one place hides none in another. It is silent where a
+value has the wrong shape, since the models tell that, and about groups where it cannot know them all.
+"""
 
 from __future__ import annotations
 
-from ensemble.spec import metrics
-from ensemble.spec.faults import Report
-from ensemble.spec.models import Spec
+import re
+from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
+
+from ensemble.spec import condition, metrics, units
+from ensemble.spec.faults import Report, listed, nearest, shown
+from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
+#: seconds; a shorter period would leave no time for anything else
+SHORTEST = 0.01
+
+OVERRIDES = ("count", "duration", "nodes", "tasks", "urgency")
+#: action -> keys that it needs, keys that it takes as well
+KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
+    "submit": (("label",), OVERRIDES),
+    "cancel": (("label",), ("state",)),
+    "kill": (("label",), ("state", "signal")),
+    "stop": ((), ()),
+    "terminate": ((), ("status",)),
+    "log": (("value",), ()),
+    "enable": (("label",), ()),
+    "disable": (("label",), ()),
+}
+#: ensemble-python took these with any action; they do nothing here
+TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
+
+#: a path in the braces of a `log` line; braces around anything else stay as they are
+_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]*)\}")
+
+
+def log_paths(line: str) -> Iterator[Tuple[int, str]]:
+    """The metric paths in the braces of a `log` line, each with its offset."""
+    for match in _BRACES.finditer(line):
+        yield match.start(1), match.group(1)
 
 
 def heartbeat_period(spec: Spec) -> float:
-    """Seconds between two heartbeats of the ensemble; 0 where it has none."""
+    """Seconds between two heartbeats of the ensemble; 0 where it has none.
+
+    That is `logging.heartbeat`, and HEARTBEAT where the file sets none and uses what only heartbeats drive: a
+    heartbeat rule without a period of its own, or a metric that looks at the jobs still pending.
+    """
     if spec.logging.heartbeat > 0:
         return spec.logging.heartbeat
+    groups = spec.groups
     for rule in spec.rules:
         if rule.trigger == "heartbeat" and not rule.every:
             return HEARTBEAT
-        if rule.trigger == "metric" and rule.name is not None:
-            variable = metrics.parse(rule.name, spec.groups).variable
-            if variable in ("waiting", metrics.LEGACY_PENDING):
-                return HEARTBEAT
+        paths = [rule.name or ""] if rule.trigger == "metric" else []
+        paths += [path for a in rule.actions if a.name == "log" for _, path in log_paths(str(a.value))]
+        if any(_ages(path, groups) for path in paths):
+            return HEARTBEAT
     return 0.0
 
 
+def _ages(path: str, groups: Collection[str]) -> bool:
+    try:
+        return metrics.parse(path, groups).variable in ("waiting", metrics.LEGACY_PENDING)
+    except metrics.PathError:
+        return False
+
+
 def check(root: Node, report: Report) -> None:
-    """Tell every fault between places."""
+    """Tell every fault that lies between places."""
+    _Check(root, report).run()
+
+
+class _Everything(Dict[str, Node]):
+    """Stands for the groups where they cannot be known: any name is one."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def word(node: Optional[Node]) -> Optional[str]:
+    """The text of a scalar that may stand for a name; None for anything else."""
+    if node is None or node.kind != "scalar" or node.value is None or isinstance(node.value, bool):
+        return None
+    return node.text
+
+
+def misspelt(node: Node, key: str, known: Collection[str]) -> bool:
+    """Is there an unknown key that was probably meant to be this one? Then it is told as that, not as missing."""
+    unknown = [other for other in node.value if other not in known][:5]
+    return any(nearest(other, known) == key for other in unknown)
+
+
+class _Check:
+    def __init__(self, root: Node, report: Report) -> None:
+        self._report = report
+        self._root = root
+        self._jobs = root.get("jobs")
+        self._rules = root.get("rules")
+        names = [(word(item.get("name")), item) for item in (self._jobs.items if self._jobs else ())]
+        known = bool(names) and all(name is not None for name, _ in names)
+        #: group -> its first set
+        self._groups: Dict[str, Node] = {} if known else _Everything()
+        for name, item in names if known else ():
+            self._groups.setdefault(str(name), item)
+        self._ids: Dict[str, Node] = {}
+
+    def run(self) -> None:
+        for section, node in (("jobs", self._jobs), ("rules", self._rules)):
+            if node is not None and node.kind == "list" and not node.value:
+                self._report.add(node, f"{section} is an empty list", expected=f"at least one of the {section}")
+        for item in self._jobs.items if self._jobs else ():
+            if item.kind == "map":
+                self._job(item)
+        rules = [item for item in (self._rules.items if self._rules else ()) if item.kind == "map"]
+        for item in rules:
+            self._id(item)
+        for item in rules:
+            self._rule(item)
+        logging = self._root.get("logging")
+        if logging is not None:
+            self._period(logging.get("heartbeat"), "0, or a duration of at least 10ms", off=True)
+
+    def _job(self, job: Node) -> None:
+        command, script = job.get("command"), job.get("script")
+        if command is not None and script is not None:
+            self._report.add(job.key("script"), "a job has both command and script", expected="one of them")
+        elif not any(misspelt(job, key, list(JobSet.model_fields)) for key in ("command", "script")) and (
+            (command is None and script is None) or (script is not None and script.text in ("null", "~"))
+        ):
+            self._report.add(
+                job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"
+            )
+        exclusive = job.get("exclusive")
+        if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
+            self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
+
+    def _id(self, rule: Node) -> None:
+        node = rule.get("id")
+        name = word(node)
+        if node is None or name is None:
+            return
+        if name in self._ids:
+            message = f"the id {shown(name)} is given twice; the first one is in line {self._ids[name].line}"
+            self._report.add(node, message, value=name, expected="each id once")
+        else:
+            self._ids[name] = node
+
+    def _rule(self, rule: Node) -> None:
+        node = rule.get("trigger")
+        trigger = word(node)
+        if node is not None and trigger is not None and self._word(node, trigger, "trigger", TRIGGERS):
+            self._trigger(rule, trigger)
+        actions = rule.get("actions")
+        for action in actions.items if actions else ():
+            if action.kind == "map":
+                self._action(action)
+
+    def _word(self, node: Node, name: str, kind: str, known: Collection[str]) -> bool:
+        if name in known:
+            return True
+        if name in NOT_YET[kind]:
+            self._report.add(node, f"the {kind} '{name}' is not supported yet", value=name)
+        else:
+            self._unknown(node, name, f"no {kind} is called", known)
+        return False
+
+    def _unknown(self, node: Node, name: str, message: str, known: Collection[str]) -> None:
+        self._report.add(
+            node,
+            f"{message} {shown(name)}",
+            value=name,
+            expected=f"one of {listed(known, 60)}" if known else None,
+            suggestion=lambda: nearest(name, known),
+        )
+
+    def _group(self, node: Node, name: str, also: Tuple[str, ...] = ()) -> None:
+        if name not in self._groups and name not in also:
+            self._unknown(node, name, "no group is called", [*self._groups, *also])
+
+    def _trigger(self, rule: Node, trigger: str) -> None:
+        node = rule.get("name")
+        name = word(node)
+        if node is not None and name is not None:
+            if trigger == "metric":
+                self._path(node, name, 0)
+            elif trigger in JOB_TRIGGERS or trigger == "group-complete":
+                self._group(node, name)
+            elif trigger == "end" and name not in END_STATES:
+                self._unknown(node, name, "no ensemble ends in a state called", END_STATES)
+        elif trigger == "metric" and "name" not in rule.value and not misspelt(rule, "name", list(Rule.model_fields)):
+            self._report.add(
+                rule, "a rule on a metric has no name", expected="name: the metric's path, as in count.GROUP.success"
+            )
+        self._when(rule, trigger)
+        for key, owner in (("after", "timer"), ("every", "heartbeat")):
+            if key in rule.value and trigger != owner:
+                self._report.add(
+                    rule.key(key),
+                    f"a rule on {trigger} takes no {key}",
+                    value=key,
+                    expected=f"{key} with the trigger {owner} alone",
+                )
+        if trigger == "timer" and "after" not in rule.value and not misspelt(rule, "after", list(Rule.model_fields)):
+            self._report.add(
+                rule, "a rule on a timer has no after", expected="after: a duration from the start of the ensemble"
+            )
+        if trigger == "heartbeat":
+            self._period(rule.get("every"), "a duration of at least 10ms", off=False)
+
+    def _period(self, node: Optional[Node], expected: str, *, off: bool) -> None:
+        if node is None or node.kind != "scalar":
+            return
+        try:
+            seconds = units.duration(node.value)
+        except ValueError:
+            return
+        if seconds < SHORTEST and not (off and seconds == 0):
+            self._report.add(node, f"the period {shown(node.text)} is too short", value=node.text, expected=expected)
+
+    def _when(self, rule: Node, trigger: str) -> None:
+        node = rule.get("when")
+        if node is None or node.kind != "scalar" or node.value is None or isinstance(node.value, bool):
+            return
+        try:
+            condition.compile(node.value)
+        except condition.NotYet:
+            self._report.add(node, "expressions are not supported yet", value=node.text, expected=condition.EXPECTED)
+            return
+        except ValueError as exc:
+            expected = str(exc)[len("expected ") :]
+            self._report.add(node, f"when cannot be {node}", value=node.text, expected=expected)
+            return
+        if trigger != "metric":
+            message = f"when compares a metric, and a rule on {trigger} has none"
+            self._report.add(node, message, value=node.text, expected="trigger: metric, or no when")
+
+    def _path(self, node: Node, path: str, offset: int) -> None:
+        try:
+            metrics.parse(path, self._groups)
+        except metrics.PathError as error:
+            exc = error
+            self._report.add(
+                node,
+                exc.message,
+                offset=self._inside(node, offset + exc.offset),
+                value=path,
+                expected=exc.expected,
+                suggestion=lambda: exc.suggestion,
+            )
+
+    def _inside(self, node: Node, offset: int) -> int:
+        """How far a character of a scalar lies behind its position; 0 where it is not written as it reads."""
+        line = self._report.lines[node.line - 1] if node.line <= len(self._report.lines) else ""
+        for quote in (0, 1):
+            start = node.column - 1 + quote
+            if line[start : start + len(node.text)] == node.text:
+                return offset + quote
+        return 0
+
+    def _action(self, action: Node) -> None:
+        node = action.get("name")
+        name = word(node)
+        if node is None or name is None or not self._word(node, name, "action", ACTIONS):
+            return
+        needs, takes = KEYS[name]
+        for key in needs:
+            if key not in action.value and not misspelt(action, key, list(Action.model_fields)):
+                self._report.add(node, f"{name} has no {key}", expected=f"{key}: {self._wanted(name)}")
+        for key in action.value:
+            if key == "name" or key in needs or key in takes or key not in Action.model_fields:
+                continue
+            if key in TOLERATED.get(name, ()):
+                self._report.warn(action.key(key), f"{name} takes no {key}, it is ignored")
+                continue
+            known = listed((*needs, *takes))
+            self._report.add(
+                action.key(key),
+                f"{name} takes no {key}",
+                value=key,
+                expected=f"one of {known}" if known else "no such key",
+            )
+        label, told = action.get("label"), word(action.get("label"))
+        if label is not None and told is not None:
+            if name == "submit":
+                self._group(label, told)
+            elif name in ("cancel", "kill"):
+                self._group(label, told, ("all",))
+            elif name in ("enable", "disable") and told not in self._ids:
+                self._unknown(label, told, "no rule has the id", self._ids)
+        if name == "log":
+            self._line(action.get("value"))
+
+    def _wanted(self, action: str) -> str:
+        if action == "log":
+            return "the line"
+        if action in ("enable", "disable"):
+            return f"the id of a rule ({listed(self._ids, 10)})"
+        groups = listed(self._groups, 10)
+        return ("a group" + (f" ({groups})" if groups else "")) + ("" if action == "submit" else ", or all")
+
+    def _line(self, node: Optional[Node]) -> None:
+        if node is None:
+            return
+        if node.kind != "scalar":
+            self._report.add(node, f"value cannot be {node}", expected="a line of text")
+            return
+        for offset, path in log_paths(node.text):
+            self._path(node, path, offset)
 
 
 def settle(spec: Spec, root: Node, report: Report) -> Spec:
+    """The spec as it will run: where a set has fewer tasks than nodes, as many as nodes. Tells what it changes.
+
+    What an action overrides is told as a fault where the result has fewer tasks than nodes, which Flux refuses.
+    """
+    jobs: List[Any] = []
+    for item, job in zip(_entries(root, "jobs"), spec.jobs):
+        if job.tasks is not None and job.nodes is not None and job.tasks < job.nodes:
+            node = item.get("tasks") or item
+            report.warn(node, f"{job.tasks} tasks cannot fill {job.nodes} nodes, so {job.nodes} are run")
+            job = job.model_copy(update={"tasks": job.nodes})
+        jobs.append(job)
+    spec = spec.model_copy(update={"jobs": tuple(jobs)})
+    groups = spec.groups
+    for item, rule in zip(_entries(root, "rules"), spec.rules):
+        for place, action in zip(_entries(item, "actions"), rule.actions):
+            if action.name != "submit" or (action.nodes is None and action.tasks is None):
+                continue
+            for job in groups[action.label or ""]:
+                nodes, tasks = action.nodes or job.nodes, action.tasks or job.tasks
+                if nodes is not None and tasks is not None and tasks < nodes:
+                    at = place.key("nodes" if action.nodes is not None else "tasks")
+                    expected = f"tasks: {nodes} or more, or fewer nodes"
+                    report.add(at, f"{tasks} tasks cannot fill {nodes} nodes", expected=expected)
     return spec
+
+
+def _entries(node: Node, key: str) -> Tuple[Node, ...]:
+    value = node.get(key)
+    return value.items if value is not None else ()

@@ -22,6 +22,8 @@ _COMPARE: Dict[str, Callable[[float, float], bool]] = {
 }
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _COMPARATOR = re.compile(rf"\s*(?P<op><=|>=|==|!=|<|>|=)\s*(?P<number>{_NUMBER})\s*")
+#: what may stand behind `when`
+EXPECTED = 'a number, or a comparator and a number such as "> 5"'
 _STARTS = re.compile(r"\s*[<>=!]")
 
 
@@ -47,8 +49,8 @@ def compile(when: Any) -> Optional[Condition]:
     """The condition of a metric rule, None where the rule has none. Raises ValueError with what was expected."""
     if when is None:
         return None
-    if isinstance(when, bool):
-        raise ValueError('expected a number, or a comparator and a number such as "> 5"')
+    if isinstance(when, bool) or not isinstance(when, (int, float, str)):
+        raise ValueError(f"expected {EXPECTED}")
     if isinstance(when, (int, float)):
         value = _finite(when)
         return Condition("==", value)
@@ -59,7 +61,7 @@ def compile(when: Any) -> Optional[Condition]:
         return Condition("==", _finite(when))
     if _STARTS.match(when):
         raise ValueError('expected a number behind the comparator, as in "> 5" or "<= -0.5"')
-    raise NotYet('expressions are not supported yet; expected a number, or a comparator and a number such as "> 5"')
+    raise NotYet(f"expressions are not supported yet; expected {EXPECTED}")
 
 
 def _finite(number: Any) -> float:

@@ -12,7 +12,7 @@ import difflib
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
@@ -112,7 +112,7 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-class Place(Protocol):
+class Positioned(Protocol):
     """Anything that has a position in the file; both count from 1."""
 
     @property
@@ -120,6 +120,19 @@ class Place(Protocol):
 
     @property
     def column(self) -> int: ...
+
+
+class Place(NamedTuple):
+    """A position; both count from 1."""
+
+    line: int
+    column: int
+
+
+def place(text: str, offset: int) -> Place:
+    """The position of that character of the text."""
+    lines = _BREAKS.split(text[:offset])
+    return Place(len(lines), len(lines[-1]) + 1)
 
 
 class Report:
@@ -130,19 +143,23 @@ class Report:
         self.lines = _BREAKS.split(text)
         self._found: Dict[Tuple[int, int, str], Fault] = {}
         self._more = 0
+        self._searches = 0
 
     def add(
         self,
-        at: Place,
+        at: Positioned,
         message: str,
         *,
         offset: int = 0,
         value: Optional[str] = None,
         expected: Optional[str] = None,
-        suggestion: Optional[str] = None,
+        suggestion: Union[str, Callable[[], Optional[str]], None] = None,
         severity: str = "error",
     ) -> None:
-        """Take in a fault at that place, `offset` characters further on."""
+        """Take in a fault at that place, `offset` characters further on.
+
+        A suggestion that takes a search may be given as a function: a file full of faults costs only so many searches.
+        """
         line, column = max(at.line, 1), max(at.column, 1) + offset
         key = (line, column, message)
         if key in self._found:
@@ -151,10 +168,13 @@ class Report:
             self._more += 1
             return
         source = self.lines[line - 1] if line <= len(self.lines) else ""
+        if callable(suggestion):
+            self._searches += 1
+            suggestion = suggestion() if self._searches <= MOST else None
         fault = Fault(self.file, line, column, message, source, value, expected, suggestion, severity)
         self._found[key] = fault
 
-    def warn(self, at: Place, message: str, *, offset: int = 0, expected: Optional[str] = None) -> None:
+    def warn(self, at: Positioned, message: str, *, offset: int = 0, expected: Optional[str] = None) -> None:
         """Take in a warning."""
         self.add(at, message, offset=offset, expected=expected, severity="warning")
 

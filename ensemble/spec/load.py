@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Unio
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import check
+from ensemble.spec import advice, check
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
@@ -45,9 +45,11 @@ def load(text: Union[str, bytes], file: str) -> Loaded:
     root = _Shape(report, file).file(root)
     check.check(root, report)
     spec = _validate(root, report)
+    if spec is not None and not report.faults:
+        spec = check.settle(spec, root, report)
+        advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
-    spec = check.settle(spec, root, report)
     return Loaded(spec, report.warnings)
 
 
@@ -282,6 +284,8 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
     if kind == "missing":
         parent = _walk(root, loc[:-1])[0]
         field = model.model_fields[str(loc[-1])]
+        if check.misspelt(parent, str(loc[-1]), _keys(model)):
+            return
         report.add(parent, f"{what} has no {loc[-1]}", expected=f"{loc[-1]}: {field.description}")
         return
     node, key = _walk(root, loc)
@@ -293,7 +297,7 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
             f"{what} has no key {shown(word)}",
             value=word,
             expected=f"one of {listed(known, 40)}",
-            suggestion=nearest(word, known),
+            suggestion=lambda: nearest(word, known),
         )
         return
     if node is _Told or kind == "one_command":

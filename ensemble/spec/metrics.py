@@ -9,10 +9,10 @@ ensemble.<active|submitted|elapsed>
 
 from __future__ import annotations
 
-import difflib
 import re
-from typing import Collection, Iterable, NamedTuple, Optional
+from typing import Collection, List, NamedTuple, Optional
 
+from ensemble.spec.faults import listed, nearest, shown
 from ensemble.spec.models import COUNTS
 
 STATS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median", "ewm")
@@ -23,16 +23,30 @@ VARIABLES = ("duration", "pending", "waiting")
 LEGACY_PENDING = "-pending"
 OF_ENSEMBLE = ("active", "submitted", "elapsed")
 #: groups of metrics that a later release carries out
-NOT_YET = ("queue", "nodes", "cores", "var")
+NOT_YET = ("queue", "nodes", "cores", "var", "event")
 
 
 class PathError(ValueError):
-    """A path that names nothing. `offset` is where in the path the fault lies, `suggestion` a nearby word or None."""
+    """A path that names nothing.
 
-    def __init__(self, message: str, offset: int = 0, suggestion: Optional[str] = None) -> None:
-        super().__init__(message)
+    `message` says what is wrong, `expected` what would be right ('' where nothing would), `offset` where in the path
+    the fault lies.
+    """
+
+    def __init__(
+        self, message: str, offset: int = 0, expected: str = "", word: str = "", known: Collection[str] = ()
+    ) -> None:
+        super().__init__(f"{message}; expected {expected}" if expected else message)
+        self.message = message
+        self.expected = expected
         self.offset = offset
-        self.suggestion = suggestion
+        self._word = word
+        self._known = known
+
+    @property
+    def suggestion(self) -> Optional[str]:
+        """The known word that was probably meant, or None. It is searched for here, since that takes its time."""
+        return nearest(self._word, self._known) if self._word else None
 
 
 class Metric(NamedTuple):
@@ -61,73 +75,58 @@ def is_stat(word: str) -> bool:
     return word in STATS or bool(_QUANTILE.fullmatch(word))
 
 
-def nearest(word: str, known: Iterable[str]) -> Optional[str]:
-    """The known word that was probably meant, or None."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
 def parse(path: str, groups: Collection[str]) -> Metric:
     """The metric that `path` names in a file with these groups. Raises PathError."""
-    parts = path.strip().split(".")
+    parts = path.split(".")
     first = parts[0]
     if first in NOT_YET:
-        raise PathError(f"metrics of '{first}' are not supported yet", 0)
+        raise PathError(f"metrics of '{first}' are not supported yet")
     if first == "ensemble":
-        if len(parts) != 2 or parts[1] not in OF_ENSEMBLE:
-            raise PathError(
-                f"expected ensemble.{{{','.join(OF_ENSEMBLE)}}}",
-                len(first) + 1,
-                nearest(parts[-1], OF_ENSEMBLE),
-            )
-        return Metric("ensemble", "", "", parts[1])
+        return Metric("ensemble", "", "", _word(parts, 1, OF_ENSEMBLE, "ensemble"))
     if first != "count" and not is_stat(first):
-        raise PathError(
-            f"'{first}' is no statistic; expected count, {', '.join(STATS)}, p01 to p99, or ensemble",
-            0,
-            nearest(first, ("count", "ensemble", *STATS)),
-        )
+        known = ("count", *STATS, "ensemble")
+        expected = f"one of {', '.join(STATS)}, p01 to p99, count, or ensemble"
+        raise PathError(f"no statistic is called {shown(first)}", 0, expected, first, known)
     if len(parts) < 2:
-        raise PathError(f"expected a group after '{first}', as in {first}.GROUP.success", len(first))
-    if first == "count":
-        group = _group(parts[1], groups, len(first) + 1)
-        offset = len(first) + len(group) + 2
-        if len(parts) != 3 or parts[2] not in COUNTS:
-            word = parts[2] if len(parts) > 2 else ""
-            raise PathError(
-                f"expected count.{group}.STATE with STATE one of {', '.join(COUNTS)}",
-                min(offset, len(path)),
-                nearest(word, COUNTS),
-            )
-        return Metric("count", group, parts[2], "")
-    if len(parts) == 2:
-        for suffix in ("-duration", "-pending"):
+        raise PathError(f"the path ends behind '{first}'", len(path), f"a group, as in {first}.GROUP.{_last(first)}")
+    if len(parts) == 2 and first != "count":
+        for suffix, state, variable in (("-duration", "success", "duration"), ("-pending", "", LEGACY_PENDING)):
             if parts[1].endswith(suffix) and parts[1][: -len(suffix)] in groups:
-                legacy = suffix == LEGACY_PENDING
-                return Metric(
-                    first, parts[1][: -len(suffix)], "" if legacy else "success", suffix if legacy else "duration"
-                )
-    group = _group(parts[1], groups, len(first) + 1)
-    offset = len(first) + len(group) + 2
-    state, variable = ("success", parts[2]) if len(parts) == 3 else (parts[2:4] + ["", ""])[:2]
-    if len(parts) == 4 and state not in END_KINDS:
-        raise PathError(f"expected one of {', '.join(END_KINDS)}, not '{state}'", offset, nearest(state, END_KINDS))
-    if len(parts) not in (3, 4) or variable not in VARIABLES:
-        raise PathError(
-            f"expected {first}.{group}.VARIABLE with VARIABLE one of {', '.join(VARIABLES)}",
-            min(offset, len(path)),
-            nearest(parts[-1], VARIABLES) if len(parts) > 2 else None,
-        )
+                return Metric(first, parts[1][: -len(suffix)], state, variable)
+    group = parts[1]
+    if group not in groups:
+        known_groups = list(groups)
+        expected = f"one of {listed(known_groups)}"
+        raise PathError(f"no group is called {shown(group)}", len(first) + 1, expected, group, known_groups)
+    if first == "count":
+        return Metric("count", group, _word(parts, 2, COUNTS, f"count.{group}"), "")
+    state = parts[2] if len(parts) > 2 and parts[2] in END_KINDS else ""
+    if len(parts) == 4 and not state:
+        offset = len(first) + len(group) + 2
+        expected = f"one of {', '.join(END_KINDS)}"
+        raise PathError(f"no end of a job is called {shown(parts[2])}", offset, expected, parts[2], END_KINDS)
+    variable = _word(parts, 3 if state else 2, VARIABLES, ".".join(parts[: 3 if state else 2]))
     if variable == "waiting":
-        if len(parts) == 4:
-            raise PathError("jobs that wait have no end state: leave it out", offset)
-        state = ""
-    return Metric(first, group, state, variable)
+        if state:
+            offset = len(first) + len(group) + 2
+            raise PathError("jobs that wait have not ended", offset, f"{first}.{group}.waiting")
+        return Metric(first, group, "", variable)
+    return Metric(first, group, state or "success", variable)
 
 
-def _group(word: str, groups: Collection[str], offset: int) -> str:
-    if word not in groups:
-        raise PathError(
-            f"no group is called '{word}'; the groups are {', '.join(groups)}", offset, nearest(word, groups)
-        )
-    return word
+def _last(first: str) -> str:
+    return "success" if first == "count" else "duration"
+
+
+def _word(parts: List[str], at: int, known: Collection[str], before: str) -> str:
+    """The last word of a path, which stands at that index. Raises PathError if it is missing, unknown, or not last."""
+    offset = len(".".join(parts[:at]))
+    expected = f"one of {', '.join(known)}"
+    if len(parts) <= at:
+        raise PathError(f"the path ends behind '{before}'", offset, expected)
+    if parts[at] not in known:
+        raise PathError(f"{before} has no {shown(parts[at])}", offset + 1, expected, parts[at], known)
+    if len(parts) > at + 1:
+        end = len(".".join(parts[: at + 1]))
+        raise PathError(f"the path goes on behind '{before}.{parts[at]}'", end, f"{before}.{parts[at]}")
+    return parts[at]

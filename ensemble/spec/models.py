@@ -215,7 +215,7 @@ class Rule(_Model):
     name: Optional[Text] = Field(
         None, description="metric: the path; job-* and group-complete: the group; end: the state"
     )
-    when: Annotated[Any, As(lambda value: getattr(value, "real", value), (_NUMBER, _STRING))] = Field(
+    when: Annotated[Any, As(lambda value: _when(value), (_NUMBER, _STRING))] = Field(
         None, description='metric: a number (equality), or a comparator and a number, such as "> 5"'
     )
     actions: Tuple[Action, ...] = Field(
@@ -267,6 +267,14 @@ class Spec(_Model):
         for jobs in self.jobs:
             groups[jobs.name] = (*groups.get(jobs.name, ()), jobs)
         return groups
+
+
+def _when(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError('expected a number, or a comparator and a number such as "> 5"')
+    return value.real
 
 
 def _failures(value: Any) -> Union[int, str]:

@@ -13,11 +13,12 @@ number, `0o17` and `0x1f` are, dates and `1:30` are strings. Merge keys (`<<`) w
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import yaml
 
-from ensemble.spec.faults import Report, shown
+from ensemble.spec import syntax
+from ensemble.spec.faults import Place, Report, place, shown
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -45,13 +46,6 @@ class WrittenFloat(float):
     """A number that remembers how it was written, for places where a string is wanted (`1.10`)."""
 
     text: str
-
-
-class Place(NamedTuple):
-    """A position; both count from 1."""
-
-    line: int
-    column: int
 
 
 class Node:
@@ -126,7 +120,7 @@ def decode(text: Union[str, bytes], file: str) -> Tuple[Optional[str], Report]:
         except UnicodeDecodeError as exc:
             rough = text.decode("utf-8", "backslashreplace")
             report = Report(file, rough)
-            at = _place(text[: exc.start].decode("utf-8"), exc.start)
+            at = place(text[: exc.start].decode("utf-8"), exc.start)
             report.add(at, f"the byte 0x{text[exc.start]:02x} is not UTF-8", expected="a file in UTF-8")
             return None, report
     else:
@@ -136,13 +130,8 @@ def decode(text: Union[str, bytes], file: str) -> Tuple[Optional[str], Report]:
     bad = list(_UNPRINTABLE.finditer(characters))
     for match in bad[:10]:
         code = ord(match.group())
-        report.add(_place(characters, match.start()), f"the character U+{code:04X} is not printable", expected="text")
+        report.add(place(characters, match.start()), f"the character U+{code:04X} is not printable", expected="text")
     return (None if bad else characters), report
-
-
-def _place(text: str, offset: int) -> Place:
-    lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text[:offset])
-    return Place(len(lines), len(lines[-1]) + 1)
 
 
 def read(text: str, report: Report) -> Optional[Node]:
@@ -176,7 +165,7 @@ class _Composer:
         except _Stop:
             return None
         except yaml.YAMLError as exc:
-            self._syntax(exc, text)
+            syntax.tell(exc, text, self._report)
             return None
         if self._root is None:
             self._report.add(Place(1, 1), "the file is empty", expected="a mapping with the keys jobs and rules")
@@ -340,56 +329,6 @@ class _Composer:
     def _tag(self, at: Place, tag: str) -> None:
         name = "!!" + tag[len(_TAG) :] if tag.startswith(_TAG) else tag
         self._report.add(at, f"the tag {shown(name)} is not allowed here", value=name, expected="a value without a tag")
-
-    def _syntax(self, exc: yaml.YAMLError, text: str) -> None:
-        mark = getattr(exc, "problem_mark", None) or getattr(exc, "context_mark", None)
-        if mark is None:
-            at = _place(text, getattr(exc, "position", 0))
-            self._report.add(at, "this is not YAML", expected="a file in YAML")
-            return
-        at = Place(mark.line + 1, mark.column + 1)
-        problem = str(getattr(exc, "problem", None) or "this is not YAML")
-        context = str(getattr(exc, "context", None) or "")
-        lines = self._report.lines
-        line = lines[mark.line] if mark.line < len(lines) else ""
-        message, expected = _explain(problem, context, line[mark.column : mark.column + 1])
-        self._report.add(at, message, expected=expected)
-
-
-#: what the parser says -> (what we say, what would be right)
-_SYNTAX: Tuple[Tuple[str, str, str], ...] = (
-    ("mapping values are not allowed", "a ':' stands where no key can be", "quotes around a value that has ': ' in it, or other indentation"),
-    ("did not find expected key", "the indentation does not fit the lines before", "keys of one mapping below each other"),
-    ("<block end>", "the indentation does not fit the lines before", "keys of one mapping below each other"),
-    ("did not find expected '-' indicator", "the indentation does not fit the list before", "entries below each other, each with '-'"),
-    ("could not find expected ':'", "this key has no ':'", "a colon and a space behind the key"),
-    ("block sequence entries are not allowed", "a '-' stands where no list can begin", "the list on lines of its own"),
-    ("mapping keys are not allowed", "a '?' stands where no key can be", "a key of its own line"),
-    ("did not find expected ',' or ']'", "a '[' is not closed", "',' or ']'"),
-    ("expected ',' or ']'", "a '[' is not closed", "',' or ']'"),
-    ("did not find expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
-    ("expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
-    ("unexpected end of stream", "a quote is not closed before the end of the file", "the closing quote"),
-    ("unexpected document indicator", "a quote is not closed", "the closing quote"),
-    ("unknown escape character", "this escape is unknown", "single quotes, which take a backslash as it is"),
-    ("escape sequence of", "this escape is incomplete", "single quotes, which take a backslash as it is"),
-    ("invalid Unicode character escape", "this escape stands for no character", "single quotes, which take a backslash as it is"),
-    ("incompatible YAML document", "this version of YAML is unknown", "YAML 1.1 or 1.2"),
-    ("undefined tag handle", "this tag is unknown", "a value without a tag"),
-    ("did not find expected <document start>", "something stands behind the end of the document", "one document in a file"),
-    ("expected '<document start>'", "something stands behind the end of the document", "one document in a file"),
-)  # fmt: skip
-
-
-def _explain(problem: str, context: str, character: str) -> Tuple[str, Optional[str]]:
-    if "cannot start any token" in problem:
-        if character == "\t":
-            return "a tab stands where the line begins", "spaces; YAML does not indent with tabs"
-        return f"a value cannot begin with {shown(character)}", "quotes around the value"
-    for fragment, message, expected in _SYNTAX:
-        if fragment in problem:
-            return message, expected
-    return f"this is not YAML: {problem}" + (f" ({context})" if context else ""), None
 
 
 def _start(event: Any) -> Place:

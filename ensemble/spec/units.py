@@ -130,6 +130,14 @@ def signal_number(value: Union[int, str, None]) -> int:
     return number
 
 
+def signal_name(number: int) -> str:
+    """The name of a signal by its number, such as SIGTERM; `signal 40` where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def jsonable(value: Any) -> Any:
     """The value in plain types, if JSON has them all."""
     try:

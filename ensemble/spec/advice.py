@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""What looks like an accident in a file that may run all the same.
+
+Law of this file: a warning is true, and rare in files that work. What looks odd but is often meant stays untold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Dict, List, Optional, Set, Tuple
+
+from ensemble.spec import condition, metrics
+from ensemble.spec.faults import Report, listed
+from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
+from ensemble.spec.reader import Node
+
+#: triggers that fire of themselves
+_FIRST = frozenset(("start", "timer", "heartbeat", "idle"))
+#: these depend on how a job fares, so that a rule on one of them has a condition
+_FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate"))
+_ENDING = frozenset(("stop", "terminate"))
+
+
+def advise(spec: Spec, root: Node, report: Report) -> None:
+    """Warn of what looks like an accident. The spec has no faults."""
+    _Advice(spec, root, report).run()
+
+
+class _Advice:
+    def __init__(self, spec: Spec, root: Node, report: Report) -> None:
+        self._spec = spec
+        self._root = root
+        self._report = report
+        rules = root.get("rules")
+        self._nodes: Tuple[Node, ...] = rules.items if rules is not None else ()
+        #: group -> how often rules may submit it; infinity where a rule has no end
+        self._submitted: Dict[str, float] = {}
+        for rule in spec.rules:
+            times = math.inf if rule.repetitions is None else rule.repetitions
+            for group in _groups(rule):
+                self._submitted[group] = self._submitted.get(group, 0) + (1 if rule.trigger == "start" else times)
+
+    def run(self) -> None:
+        self._never_submitted()
+        for node, rule in zip(self._nodes, self._spec.rules):
+            self._once(node, rule)
+            self._equality(node, rule)
+            self._actions(node, rule)
+            if rule.repetitions == 0:
+                self._report.warn(node.get("repetitions") or node, "this rule never fires")
+        self._endless()
+
+    def _never_submitted(self) -> None:
+        jobs = self._root.get("jobs")
+        told: Set[str] = set()
+        for node, job in zip(jobs.items if jobs is not None else (), self._spec.jobs):
+            if job.name not in self._submitted and job.name not in told:
+                told.add(job.name)
+                self._report.warn(node.get("name") or node, f"no rule submits the group '{job.name}'")
+        begins = any(rule.trigger in _FIRST and _groups(rule) for rule in self._spec.rules)
+        begins = begins or any(_reads_ensemble(rule, self._spec) and _groups(rule) for rule in self._spec.rules)
+        if self._submitted and not begins:
+            message = "every rule that submits waits for something that jobs do, so no job is ever submitted"
+            self._report.warn(self._root.key("rules"), message, expected="a rule on start that submits a group")
+
+    def _once(self, node: Node, rule: Rule) -> None:
+        """A rule whose trigger comes again and again, and that fires once because nothing else was said."""
+        if "repetitions" in node.value or all(action.name in _ENDING for action in rule.actions):
+            return
+        if rule.trigger == "heartbeat":
+            again = True
+        elif rule.trigger == "group-complete":
+            again = len(self._submitted) > 1 if rule.name is None else self._submitted.get(rule.name, 0) > 1
+        else:
+            return
+        if again:
+            message = f"this rule fires once, on the first {rule.trigger}"
+            self._report.warn(
+                node.get("trigger") or node,
+                message,
+                expected="repetitions, a number or unlimited, or 1 if once is meant",
+            )
+
+    def _equality(self, node: Node, rule: Rule) -> None:
+        if rule.trigger != "metric" or rule.name is None or rule.when is None:
+            return
+        compiled = condition.compile(rule.when)
+        stat, _, _, variable = metrics.parse(rule.name, self._spec.groups)
+        counted = stat in ("count", "n") or (stat == "ensemble" and variable != "elapsed")
+        if compiled is not None and compiled.op == "==" and not counted:
+            message = f"{rule.name} is a measured time, which hardly ever equals {compiled.value:g}"
+            self._report.warn(node.get("when") or node, message, expected=f'a comparator, as in "> {compiled.value:g}"')
+
+    def _actions(self, node: Node, rule: Rule) -> None:
+        actions = node.get("actions")
+        for place, action in zip(actions.items if actions is not None else (), rule.actions):
+            if action.name == "kill" and action.state == "pending":
+                self._report.warn(place.get("state") or place, "a pending job has no process that a signal could reach")
+
+    def _endless(self) -> None:
+        """Rules that have no end and, one by the other, submit for ever, in a file that says nowhere when to stop."""
+        if any(_ends(action) for rule in self._spec.rules for action in rule.actions):
+            return
+        limits = self._root.get("limits")
+        if limits is not None and limits.value:
+            return
+        edges: List[_Edge] = []
+        for node, rule in zip(self._nodes, self._spec.rules):
+            if rule.repetitions is not None:
+                continue
+            if rule.trigger == "heartbeat" and _groups(rule):
+                self._report.warn(
+                    node.get("trigger") or node,
+                    "this rule submits at every heartbeat and has no end",
+                    expected=_A_LIMIT,
+                )
+                return
+            source = _source(rule, self._spec)
+            if source is not None:
+                edges += [(source, group, node) for group in _groups(rule)]
+        circle = _circle(edges)
+        nodes = [node for _, _, node in circle if node is not None]
+        if nodes:
+            groups = sorted({group for _, group, _ in circle} - {_ANY})
+            first = min(nodes, key=lambda node: (node.line, node.column))
+            message = f"rules submit {listed(groups, 5)} again and again and have no end"
+            self._report.warn(first.get("trigger") or first, message, expected=_A_LIMIT)
+
+
+#: stands for every group
+_ANY = ""
+#: the group whose jobs make a rule fire, a group that it submits then, and the rule
+_Edge = Tuple[str, str, Optional[Node]]
+_A_LIMIT = "a number of repetitions, a condition, a rule that stops, or limits"
+
+
+def _ends(action: Action) -> bool:
+    return action.name in ("stop", "terminate", "disable")
+
+
+def _groups(rule: Rule) -> List[str]:
+    """The groups that it submits."""
+    return [action.label for action in rule.actions if action.name == "submit" and action.label is not None]
+
+
+def _reads_ensemble(rule: Rule, spec: Spec) -> bool:
+    return rule.trigger == "metric" and metrics.parse(rule.name or "", spec.groups).stat == "ensemble"
+
+
+def _source(rule: Rule, spec: Spec) -> Optional[str]:
+    """The group whose jobs make the rule fire, whatever becomes of them; _ANY, or None where it has a condition."""
+    if rule.trigger in JOB_TRIGGERS and rule.trigger not in _FATES:
+        return rule.name or _ANY
+    if rule.trigger == "group-complete":
+        return rule.name or _ANY
+    if rule.trigger == "idle":
+        return _ANY
+    if rule.trigger == "metric" and rule.when is None:
+        return metrics.parse(rule.name or "", spec.groups).group
+    return None
+
+
+def _circle(edges: List[_Edge]) -> List[_Edge]:
+    """The edges, from a group to the group that is submitted then, that lie on circles or between two of them."""
+    edges = list(edges)
+    if any(source == _ANY for source, _, _ in edges):
+        edges += [(target, _ANY, None) for target in {target for _, target, _ in edges}]
+    for here, there in ((0, 1), (1, 0)):
+        # what nothing leads to is on no circle, nor is what only that leads to; then the same from the other end
+        leading = Counter(str(edge[there]) for edge in edges)
+        leaving: Dict[str, List[_Edge]] = {}
+        for edge in edges:
+            leaving.setdefault(str(edge[here]), []).append(edge)
+        free = [group for group in leaving if not leading[group]]
+        while free:
+            for edge in leaving.pop(free.pop()):
+                leading[str(edge[there])] -= 1
+                if not leading[str(edge[there])] and str(edge[there]) in leaving:
+                    free.append(str(edge[there]))
+        edges = [edge for left in leaving.values() for edge in left]
+    return edges

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The JSON Schema of a file, for editors and other programs.
+
+It follows from the models, and adds what a user may write besides: defaults that depend on the place, `action` for
+`actions`, what a lone action carries for its rule, `unlimited`. What needs two places of a file is not in it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Dict
+
+from ensemble.spec.check import KEYS, TOLERATED
+from ensemble.spec.load import LIFTED
+from ensemble.spec.models import ACTIONS, NAME, RESERVED, TITLE, TRIGGERS, Spec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema() -> Dict[str, Any]:
+    """A schema of draft 2020-12, as plain data, a new copy at each call."""
+    made: Dict[str, Any] = _without_titles(Spec.model_json_schema())
+    parts = made.pop("$defs")
+    job, rule, action = parts["JobSet"], parts["Rule"], parts["Action"]
+
+    job["properties"]["name"] = _named(job["properties"]["name"], NAME.pattern)
+    job["properties"]["name"]["not"] = {"enum": sorted(RESERVED)}
+    job["oneOf"] = [{"required": ["command"]}, {"required": ["script"]}]
+
+    action["properties"]["name"] = {"enum": list(ACTIONS), "description": "what to do"}
+    action["description"] = "One action of a rule; its name says which keys go with it."
+    action["allOf"] = [_keys_of(name) for name in ACTIONS]
+    lone = copy.deepcopy(action)
+    lone["description"] = "The only action of a rule; repetitions, backoff and cooldown may stand in it or in the rule."
+
+    fields = rule["properties"]
+    fields["id"] = _named(fields["id"], NAME.pattern)
+    fields["trigger"]["enum"] = list(TRIGGERS)
+    fields["trigger"].pop("anyOf", None)
+    times = next(one for one in fields["repetitions"]["anyOf"] if one.get("type") == "integer")
+    fields["repetitions"]["anyOf"] = [times, {"const": "unlimited"}]
+    for key in LIFTED:
+        lone["properties"][key] = copy.deepcopy(fields[key])
+    fields["action"] = {"$ref": "#/$defs/LoneAction", "description": "what the rule does"}
+    fields["actions"]["minItems"] = 1
+    rule["required"] = ["trigger"]
+    rule["oneOf"] = [{"required": ["action"]}, {"required": ["actions"]}]
+    rule["allOf"] = [
+        _if("trigger", "metric", {"required": ["name"]}, {"properties": {"when": False}}),
+        _if("trigger", "timer", {"required": ["after"]}, {"properties": {"after": False}}),
+        _if("trigger", "heartbeat", {}, {"properties": {"every": False}}),
+    ]
+
+    made["properties"]["name"] = _named(made["properties"]["name"], TITLE.pattern)
+    made["required"] = ["jobs", "rules"]
+    for key in ("jobs", "rules"):
+        made["properties"][key]["minItems"] = 1
+    parts["LoneAction"] = lone
+    made["description"] = "An ensemble: groups of jobs, and rules that decide while they run what happens next."
+    return {"$schema": DIALECT, "title": "ensemble", **made, "$defs": parts}
+
+
+def _named(field: Dict[str, Any], pattern: str) -> Dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern}$", "maxLength": 100, "description": field["description"]}
+
+
+def _keys_of(action: str) -> Dict[str, Any]:
+    """The keys that go with that action."""
+    needs, takes = KEYS[action]
+    known = {key for pair in KEYS.values() for part in pair for key in part}
+    others = sorted(known - {*needs, *takes, *TOLERATED.get(action, ())})
+    return _if("name", action, {"required": list(needs), "properties": dict.fromkeys(others, False)}, None)
+
+
+def _if(key: str, value: str, then: Dict[str, Any], otherwise: Any) -> Dict[str, Any]:
+    made: Dict[str, Any] = {"if": {"properties": {key: {"const": value}}, "required": [key]}, "then": then}
+    if otherwise is not None:
+        made["else"] = otherwise
+    return made
+
+
+def _without_titles(part: Any) -> Any:
+    """Without the titles that pydantic makes of field names; they say nothing new."""
+    if isinstance(part, list):
+        return [_without_titles(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    kept: Dict[str, Any] = {}
+    for key, value in part.items():
+        if key == "title" and isinstance(value, str):
+            continue
+        kept[key] = (
+            {name: _without_titles(one) for name, one in value.items()}
+            if key == "properties"
+            else _without_titles(value)
+        )
+    return kept
