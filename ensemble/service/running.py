@@ -286,8 +286,11 @@ class Running:
             last = len(records) < _MESSAGE
             # the picture goes before the record of the end, which closes the stream
             if last and picture is not None:
-                at = len(records) - 1 if records and _is_end(records[-1]) else len(records)
-                records = [*records[:at], picture, *records[at:]]
+                if records and _is_end(records[-1]):
+                    end = records[-1]
+                    records = [*records[:-1], {**picture, "seq": end["seq"] - 1}, end]
+                else:
+                    records = [*records, picture]
             if records:
                 watcher.reply.send({"records": records})
             if last:
