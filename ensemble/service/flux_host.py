@@ -22,7 +22,7 @@ import signal
 import syslog
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from _flux._core import ffi, lib
 from flux.constants import FLUX_MSGTYPE_REQUEST, FLUX_POLLERR, FLUX_POLLIN, FLUX_RPC_STREAMING
@@ -59,8 +59,6 @@ class FluxReply(Reply):
         self._streaming = streaming
         self._closed = False
         self.caller = _sender(msg)
-        #: tells the open requests of one caller apart; a cancel request names the stream by it
-        self.matchtag = _matchtag(msg)
 
     def send(self, payload: Dict[str, Any]) -> None:
         """The answer; for a stream, one of its answers. One that is no JSON is our bug and told as such."""
@@ -80,6 +78,7 @@ class FluxReply(Reply):
         if self._closed:
             return
         self._closed = True
+        self._host.forget(self)
         self._call(lib.flux_respond_error, errno, text.encode("utf-8", "replace"))
 
     def _call(self, function: Callable[..., int], *args: Any) -> None:
@@ -101,6 +100,8 @@ class FluxHost:
         self._frozen = False
         self._watchers: List[Any] = []
         self._stumbles: List[float] = []
+        #: (caller, matchtag) of each open stream to its way back and its payload; a cancel request names the tag
+        self._streams: Dict[Tuple[str, int], Tuple[FluxReply, Dict[str, Any]]] = {}
 
     def run(self, make: Callable[[FluxHost], Service], ready: Callable[[], None] = lambda: None) -> str:
         """Serve until the end, and say why it came: one of the constants above.
@@ -239,6 +240,8 @@ class FluxHost:
             elif self._service is None:
                 reply.error(errno.ENOSYS, "the service is ending")
             elif endpoint == "disconnect":
+                for key in [key for key in self._streams if key[0] == reply.caller]:
+                    del self._streams[key]
                 self._service.disconnect(reply.caller)
             elif endpoint == "ping":
                 reply.send(self._pong(msg))
@@ -250,7 +253,7 @@ class FluxHost:
             reply.error(errno.EIO, f"'{endpoint}' failed by a fault of the service; 'flux dmesg' has the traceback")
             raise
 
-    def _serve(self, service: Service, endpoint: str, streaming: bool, msg: Any, reply: Reply) -> None:
+    def _serve(self, service: Service, endpoint: str, streaming: bool, msg: Any, reply: FluxReply) -> None:
         if endpoint not in ENDPOINTS:
             reply.error(errno.ENOSYS, f"the service knows no '{endpoint}': it has {', '.join(ENDPOINTS)}")
             return
@@ -263,6 +266,8 @@ class FluxHost:
         except BadRequest as exc:
             reply.error(exc.errno, f"'{endpoint}' needs a JSON object: {exc}")
             return
+        if streaming:
+            self._streams[reply.caller, _matchtag(msg)] = reply, payload
         service.handle(endpoint, payload, reply)
 
     def _pong(self, msg: Any) -> Dict[str, Any]:
@@ -277,10 +282,17 @@ class FluxHost:
 
     def _cancel(self, service: Service, reply: FluxReply, msg: Any) -> None:
         try:
-            payload = _payload(msg)
+            tag = _payload(msg).get("matchtag")
         except BadRequest:
             return  # nobody waits for an answer to a cancel
-        service.watch_cancel(reply.caller, payload)
+        stream = self._streams.get((reply.caller, tag)) if isinstance(tag, int) else None
+        if stream is not None:
+            service.watch_cancel(reply.caller, stream[1])
+
+    def forget(self, reply: FluxReply) -> None:
+        """A stream has ended."""
+        for key in [key for key, (one, _) in self._streams.items() if one is reply]:
+            del self._streams[key]
 
     def _watch_signals(self) -> None:
         watcher = self.handle.signal_watcher_create(signal.SIGTERM, guarded(self.log, self._on_signal))
