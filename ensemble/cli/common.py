@@ -15,7 +15,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
-from ensemble.errors import NoService, NotFound
+from ensemble.errors import NoService
 from ensemble.service.client import Client, choose, connect
 from ensemble.spec.faults import escape
 
@@ -89,8 +89,6 @@ def ask(args: Namespace, endpoint: str, payload: Dict[str, Any]) -> Dict[str, An
         return client.call(endpoint, payload)
     except NoService as exc:
         raise no_service(exc, client.member) from None
-    except NotFound as exc:
-        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
     finally:
         client.close()
 

@@ -10,11 +10,10 @@ from argparse import Namespace
 from datetime import datetime
 from typing import Any, Dict, List, Optional
 
-from ensemble.cli.common import ask, asked_for_formats, connected, hint, out, out_json, out_table
+from ensemble.cli.common import ask, asked_for_formats, connected, out, out_json, out_table
 from ensemble.cli.narrate import log_line
 from ensemble.cli.summary import all_jobs, ended, group_lines, metric_lines, rule_lines
 from ensemble.cli.table import Named
-from ensemble.errors import NotFound
 
 LIST_FIELDS = {
     "id": "ID",
@@ -124,8 +123,6 @@ def jobs(args: Namespace) -> int:
     client = connected(args)
     try:
         found = list(all_jobs(client, args.id, args.group))
-    except NotFound as exc:
-        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
     finally:
         client.close()
     if args.json:
@@ -178,8 +175,6 @@ def log(args: Namespace) -> int:
             if not records or int(records[-1]["seq"]) <= since:
                 return 0
             since = int(records[-1]["seq"])
-    except NotFound as exc:
-        raise NotFound(f"{exc}; '{hint('list')}' shows what there is") from None
     finally:
         client.close()
 
