@@ -354,7 +354,7 @@ def _payload(msg: Any) -> Dict[str, Any]:
     except (ValueError, RecursionError):
         raise BadRequest("this payload is not JSON", errno.EPROTO) from None
     if not isinstance(payload, dict):
-        raise BadRequest(f"this payload is a {type(payload).__name__}", errno.EINVAL)
+        raise BadRequest(f"this payload is {text[:60]!r}", errno.EINVAL)
     return payload
 
 
