@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A real Flux instance for tests, one for each test file: `flux_instance` is a fixture of module scope.
 
+`shared()` is one instance for all tests that leave it as they found it, ended with the session.
+
 The instance's initial program prints its URI and then waits for the end of its stdin, which is ours to close. A file
 that needs more than one broker, or options, says so before its tests:
 
@@ -17,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence
 
@@ -76,6 +77,11 @@ class FluxInstance:
         assert not check or done.returncode == 0, f"{command}: exit {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
+    @property
+    def cores(self) -> int:
+        """Cores of the instance."""
+        return int(self.run("flux", "resource", "list", "-n", "-s", "up", "-o", "{ncores}").stdout)
+
     def stop(self) -> int:
         """End the instance; returns the exit status of `flux start`, negative if it had to be killed."""
         if self._process.stdin is not None:
@@ -117,6 +123,24 @@ def running(size: int = 1, options: Sequence[str] = ()) -> Iterator[FluxInstance
     try:
         yield instance
     finally:
+        instance.stop()
+        instance.remove()
+
+
+_shared: List[FluxInstance] = []
+
+
+def shared() -> FluxInstance:
+    """The instance of one broker that tests share."""
+    if not _shared:
+        _shared.append(FluxInstance())
+    return _shared[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    while _shared:
+        instance = _shared.pop()
         instance.stop()
         instance.remove()
 

@@ -24,8 +24,8 @@ from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.flux_jobspec import Template, own_umask, template
-from ensemble.members.flux_journal import Journal, owner_of
-from ensemble.members.flux_requests import Requests, f58
+from ensemble.members.flux_journal import Journal, f58, owner_of
+from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.spec.models import Spec
@@ -153,7 +153,7 @@ class FluxMember(Member):
         return f58(id)
 
     def where(self, ensemble: str, id: JobId) -> str:
-        """The output file of a job that has one and has not left the journal; else a command that prints it."""
+        """The output file of a job that has one and did not end long ago; else a command that prints it."""
         return self._journal.output(id) or f"flux job attach {f58(id)}"
 
     def _template(

@@ -23,6 +23,9 @@ from ensemble.spec.models import JobSet
 #: where a job carries its key, under attributes.user
 KEY_ATTRIBUTE = "ensemble"
 
+#: what the job shell replaces by the job's id in ASCII
+ID_TAG = "{{id.f58plain}}"
+
 #: variables that say where a process runs: the job shell sets them anew, so the submitter's must not travel
 _LOCAL_VARIABLES = frozenset(
     ("FLUX_URI", "FLUX_KVS_NAMESPACE", "FLUX_PROXY_REMOTE", "FLUX_TERMINUS_SESSION", "ENSEMBLE_JOB", "ENSEMBLE_ID")
@@ -173,10 +176,15 @@ def _shell_options(jobs: JobSet, submitter: Submitter) -> Dict[str, Any]:
     for stream, path in (("input.stdin", jobs.input), ("output.stdout", jobs.output), ("output.stderr", jobs.error)):
         if path is not None and (stream == "input.stdin" or path not in ("none", "kvs")):
             _put(options, [*stream.split("."), "type"], "file", "output")
-            _put(options, [*stream.split("."), "path"], path, "output")
+            _put(options, [*stream.split("."), "path"], _ascii_ids(path), "output")
     for name, value in jobs.shell.items():
         _put(options, name.split("."), value, "shell")
     return options
+
+
+def _ascii_ids(path: str) -> str:
+    """The path with its job ids in ASCII, so that the name does not depend on the locale of the job's shell."""
+    return path.replace("{{id}}", ID_TAG).replace("{{jobid}}", ID_TAG)
 
 
 def _attribute_path(name: str) -> List[str]:

@@ -37,7 +37,7 @@ from flux.core.inner import ffi, lib
 from flux.idset import IDset
 
 from ensemble.engine.events import BASE_EVENTS, JobEvent, Key
-from ensemble.members.flux_jobspec import KEY_ATTRIBUTE
+from ensemble.members.flux_jobspec import ID_TAG, KEY_ATTRIBUTE
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -52,6 +52,8 @@ _PATIENCE = 30.0
 _LINGER = 10.0
 #: seconds for which a finished job is remembered by id; older ones are told by their time
 _SLACK = 5.0
+#: output files of ended jobs that are remembered
+_MAX_OUTPUTS = 1000
 
 
 class _Watched:
@@ -118,6 +120,8 @@ class Journal:
         self._newest = float("-inf")
         self._ended: Deque[Tuple[float, int]] = collections.deque()
         self._ended_ids: Set[int] = set()
+        #: output files of the jobs that ended last
+        self._outputs: collections.OrderedDict[int, str] = collections.OrderedDict()
         self._backoff = _BACKOFF[0]
         self._lost_since: Optional[float] = None
         self._text = ffi.new("char *[1]")
@@ -166,13 +170,17 @@ class Journal:
         job.watched.jobs.discard(id)
         self._ended.append((job.last, id))
         self._ended_ids.add(id)
+        if job.output is not None:
+            self._outputs[id] = job.output
+            if len(self._outputs) > _MAX_OUTPUTS:
+                self._outputs.popitem(last=False)
         while self._ended[0][0] < self._newest - 2 * _SLACK:
             self._ended_ids.discard(self._ended.popleft()[1])
 
     def output(self, id: int) -> Optional[str]:
-        """The output file of a job, if it has one and has not ended."""
+        """The output file of a job, if it has one and has not ended long ago."""
         job = self._known.get(id)
-        return job.output if job else None
+        return job.output if job else self._outputs.get(id)
 
     def stop(self) -> None:
         """Listen no more."""
@@ -358,7 +366,7 @@ class Journal:
             end = next((entry["timestamp"] for entry in events if entry["name"] in ("clean", "invalidate")), None)
             if end is not None and end < self._newest - _SLACK:
                 return None
-        job = _Job(key.ensemble, key, _output(attributes["system"]), watched)
+        job = _Job(key.ensemble, key, _output(attributes["system"], id), watched)
         self._known[id] = job
         watched.jobs.add(id)
         return job
@@ -378,10 +386,21 @@ def ranks_of(R: Any) -> str:
         return ""
 
 
-def _output(system: Dict[str, Any]) -> Optional[str]:
+def _output(system: Dict[str, Any], id: int) -> Optional[str]:
     """The path of a job's stdout, from its jobspec; None if it goes to the KVS."""
     try:
         stdout = system["shell"]["options"]["output"]["stdout"]
-        return os.path.join(system.get("cwd", "/"), stdout["path"]) if stdout["type"] == "file" else None
-    except (KeyError, TypeError):
+        if stdout["type"] != "file":
+            return None
+        path = stdout["path"].replace(ID_TAG, f58(id)).replace("{{name}}", system["job"]["name"])
+        return str(os.path.join(system["cwd"], path))
+    except (KeyError, TypeError, AttributeError):
         return None
+
+
+def f58(id: int) -> str:
+    """A job id as users write it, in ASCII. An id that is none is shown as a number."""
+    text = ffi.new("char[64]")
+    if id < 0 or lib.flux_job_id_encode(id, b"f58plain", text, 64) < 0:
+        return str(id)
+    return str(ffi.string(text).decode())

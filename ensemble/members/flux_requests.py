@@ -29,7 +29,7 @@ from flux.future import Future
 from ensemble.engine.actions import Cancel, Kill
 from ensemble.engine.events import Acknowledged, ActionDone, Event, Key, Refused
 from ensemble.members.flux_jobspec import Template
-from ensemble.members.flux_journal import Journal
+from ensemble.members.flux_journal import Journal, f58
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -272,22 +272,10 @@ class Requests:
 
     def _report(self, ensemble: str, action: Union[Cancel, Kill], reason: Optional[str]) -> None:
         name = "cancel" if isinstance(action, Cancel) else "kill"
-        error = None
-        if reason == "job is inactive":
-            error = f"job {f58(action.id)} had ended already"
-        elif reason is not None:
-            error = f"Flux did not {name} job {f58(action.id)}: {reason}"
+        error = None if reason is None else f"Flux did not {name} job {f58(action.id)}: {reason}"
         self._post(ensemble, ActionDone(self._clock(), action.id, name, error))
 
 
 def _reason(future: Any, error: int) -> str:
     text = lib.flux_future_error_string(future.pimpl.handle)
     return ffi.string(text).decode(errors="replace") if text != ffi.NULL else os.strerror(error)
-
-
-def f58(id: int) -> str:
-    """A job id as users write it, in ASCII. An id that is none is shown as a number."""
-    text = ffi.new("char[64]")
-    if id < 0 or lib.flux_job_id_encode(id, b"f58plain", text, 64) < 0:
-        return str(id)
-    return str(ffi.string(text).decode())

@@ -1,50 +1,44 @@
 # SPDX-License-Identifier: MIT
-"""The contract's driver for the Flux member, in a real instance."""
+"""The contract's driver for the Flux member, in a real instance that outlives it and is left without jobs."""
 
 from __future__ import annotations
 
-import subprocess
 import time
+from pathlib import Path
 from typing import Callable, List, Optional
 
 import flux
 from _flux._core import lib
+from driver import MemberDriver
 
 from ensemble.engine.events import JobId
 from ensemble.members.flux import FluxMember
-from t.contract.driver import MemberDriver
-from t.flux_instance import FluxInstance
+from t.flux_instance import FluxInstance, shared
 
 
 class FluxDriver(MemberDriver):
-    """One member in a running instance, which outlives it."""
+    """One member in `instance`, by default the one that tests share."""
 
     name = "flux"
 
-    def __init__(self, instance: FluxInstance, start: bool = True) -> None:
+    def __init__(self, folder: Optional[Path] = None, instance: Optional[FluxInstance] = None) -> None:
         super().__init__()
-        self.instance = instance
-        self.handle = flux.Flux(instance.uri)
-        self.member = self.flux_member = FluxMember(self.handle)
-        if start:
-            self.member.start(self.deliver)
+        self.instance = instance or shared()
+        self.cores = self.instance.cores
+        self.handle = flux.Flux(self.instance.uri)
+        self.member: FluxMember = FluxMember(self.handle, self.instance.uri)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the member."""
+        self.member.start(lambda ensemble, event: self.deliver(ensemble, event))
 
     def run_for(self, seconds: float) -> None:
         """Run the reactor."""
-        over = False
-
-        def stop(*_: object) -> None:
-            nonlocal over
-            over = True
-
-        with self.handle.timer_watcher_create(seconds, stop):
-            until = time.monotonic() + 10 * seconds + 60
-            while not over and time.monotonic() < until:
+        until = time.monotonic() + seconds
+        with self.handle.timer_watcher_create(0.0, lambda *_: None, repeat=max(seconds, 0.001)):
+            while time.monotonic() < until:
                 self.handle.reactor_run(flags=lib.FLUX_REACTOR_ONCE)
-
-    def close(self) -> None:
-        """Stop the member."""
-        self.member.stop()
 
     def output(self, ensemble: str, id: JobId) -> str:
         """What the job wrote, by the command that the member names."""
@@ -55,11 +49,12 @@ class FluxDriver(MemberDriver):
     def foreign(self, command: List[str]) -> Optional[Callable[[], bool]]:
         """A job of the same owner that belongs to no ensemble."""
         id = self.instance.run("flux", "submit", *command).stdout.strip()
+        wait = ("flux", "job", "wait-event", "-t", "0.2", id, "clean")
+        return lambda: self.instance.run(*wait, check=False).returncode == 0
 
-        def ended() -> bool:
-            done = subprocess.run(
-                ["flux", "job", "wait-event", "-t", "0.2", id, "clean"], env=self.instance.env, capture_output=True
-            )
-            return done.returncode == 0
-
-        return ended
+    def close(self) -> None:
+        """Stop the member, and leave no job in the instance."""
+        self.member.stop()
+        # The handle's requests went out in order: what was sent is known when this is answered.
+        self.instance.run("flux", "cancel", "--all", "--quiet", check=False)
+        self.handle.rpc("job-manager.idle").get()
