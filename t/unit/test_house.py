@@ -29,12 +29,12 @@ ORDER = (
 MAY_IMPORT_FLUX = ("ensemble.members.flux", "ensemble.service")
 #: what a pure engine has no use for
 IMPURE_MODULES = {
-    "asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "selectors", "shutil", "signal",
-    "socket", "subprocess", "sys", "tempfile", "threading", "time", "uuid", "secrets",
+    "asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "selectors", "shutil", "socket",
+    "subprocess", "sys", "tempfile", "threading", "time", "uuid", "secrets",
 }  # fmt: skip
 IMPURE_CALLS = {"print", "open", "input", "exec", "eval", "breakpoint", "__import__"}
-#: the one use of `random` that a seed makes repeatable
-PURE_RANDOM = {"Random"}
+#: modules of which only these names are pure: a generator with a seed, the names and numbers of signals
+PURE_PARTS = {"random": {"Random"}, "signal": {"Signals", "SIGTERM", "SIGKILL"}}
 
 
 def module_name(path: Path) -> str:
@@ -102,20 +102,22 @@ def impure(source: str, module: str) -> List[str]:
     for line, name in imports(tree, module):
         if name.split(".")[0] in IMPURE_MODULES:
             faults.append(f"{module}:{line} imports {name}")
+    alias = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "random":
-            faults += [
-                f"{module}:{node.lineno} takes {a.name} from random" for a in node.names if a.name not in PURE_RANDOM
-            ]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
+        if isinstance(node, ast.Import):
+            alias.update({name.asname or name.name: name.name for name in node.names if name.name in PURE_PARTS})
+    for node in ast.walk(tree):
+        taken: List[str] = []
+        whole = ""
+        if isinstance(node, ast.ImportFrom) and node.module in PURE_PARTS:
+            whole, taken = node.module, [name.name for name in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in alias:
+            whole, taken = alias[node.value.id], [node.attr]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
             faults.append(f"{module}:{node.lineno} calls {node.func.id}()")
-        if (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "random"
-            and node.attr not in PURE_RANDOM
-        ):
-            faults.append(f"{module}:{node.lineno} uses random.{node.attr}, which has a state outside the engine")
+        for name in taken:
+            if name not in PURE_PARTS[whole]:
+                faults.append(f"{module}:{node.lineno} uses {whole}.{name}, which reaches outside the engine")
     return faults
 
 
@@ -177,6 +179,7 @@ def test_engine_is_pure() -> None:
         "import time",
         "from os import path",
         "import random\nrandom.random()",
+        "import signal as s\ns.alarm(1)",
         "from random import shuffle",
         "print('x')",
         "open('x')",
@@ -187,8 +190,11 @@ def test_impurity_is_seen(source: str) -> None:
     assert impure(source, "ensemble.engine.x")
 
 
-def test_seeded_randomness_is_pure() -> None:
-    assert not impure("import random\nr = random.Random(3)\nr.random()", "ensemble.engine.x")
+@pytest.mark.parametrize(
+    "source", ["import random\nr = random.Random(3)\nr.random()", "import signal as s\ns.Signals['SIGTERM']"]
+)
+def test_purity_is_taken(source: str) -> None:
+    assert not impure(source, "ensemble.engine.x")
 
 
 NO_FLUX = """
