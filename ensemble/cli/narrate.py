@@ -96,7 +96,8 @@ class Narrator:
     def _rule_line(self, record: Dict[str, Any], action: str) -> Line:
         rule = str(record.get("rule") or "")
         self._width = max(self._width, min(len(rule), 24))
-        return self._line("rule", record, f"{rule:<{self._width}}  {record.get('text') or ''}  {action}".rstrip())
+        parts = [f"{rule:<{self._width}}", str(record.get("text") or ""), action]
+        return self._line("rule", record, "  ".join(part for part in parts if part).rstrip())
 
     def _line(self, style: str, record: Dict[str, Any], text: str) -> Line:
         return Line(style, f"{(record.get('t') or 0.0) - (self._t_start or 0.0):8.1f}s  {clean(text)}")

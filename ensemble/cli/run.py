@@ -202,7 +202,7 @@ class _Run:
             self._cancel()
             return None
         show.pause()
-        say(f"ensemble {self.id} runs under this command: go on in the [b]ackground, [c]ancel it, or [w]atch on?")
+        say(f"{self.id} runs under this command: go on in the [b]ackground, [c]ancel it, or [w]atch on?")
         answer = self._answer()
         if answer == "b":
             hosted.detach()
@@ -231,7 +231,7 @@ class _Run:
         return "c"
 
     def _cancel(self) -> None:
-        say(f"cancelling ensemble {self.id}")
+        say(f"cancelling {self.id}")
         try:
             self._follower.client.call("cancel", {"id": self.id})
             self._cancelled = True
@@ -240,6 +240,4 @@ class _Run:
             say(f"it could not be cancelled: {exc}")
 
     def _farewell(self) -> None:
-        say(
-            f"ensemble {self.id} goes on; watch it with '{hint('watch', self.id)}', end it with '{hint('cancel', self.id)}'"
-        )
+        say(f"{self.id} goes on; watch it with '{hint('watch', self.id)}', end it with '{hint('cancel', self.id)}'")

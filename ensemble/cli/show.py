@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 #: seconds between two lines of counts in a pipe
 PROGRESS = 30.0
 #: columns below which the live lines shed their less telling columns
-NARROW = 64
+NARROW = 70
+#: columns that the live lines leave free: a Ctrl-C is echoed as ^C, and must not break the line
+MARGIN = 6
+#: columns that all but the group's name take
+ROOM_WIDE, ROOM_NARROW = 54, 28
 _STYLES = {"rule": "cyan", "error": "red", "state": "bold", "log": "green", "plain": ""}
 
 
@@ -91,12 +95,13 @@ class LiveShow(Show):
     def __init__(self, t_start: Optional[float] = None, debug: bool = False) -> None:
         super().__init__(t_start, debug)
         from rich.console import Console
+        from rich.constrain import Constrain
         from rich.live import Live
 
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._live = Live(
             console=self._console,
-            get_renderable=self._table,
+            get_renderable=lambda: Constrain(self._table(), max(1, self._console.width - MARGIN)),
             auto_refresh=True,
             refresh_per_second=4,
             transient=True,
@@ -132,7 +137,8 @@ class LiveShow(Show):
         if width < NARROW:
             names = [("PD", "pending"), ("R", "running"), ("OK", "success"), ("F", "failed")]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("GROUP", no_wrap=True, overflow="ellipsis", min_width=4)
+        room = width - MARGIN - (ROOM_WIDE if width >= NARROW else ROOM_NARROW)
+        table.add_column("GROUP", no_wrap=True, overflow="ellipsis", max_width=max(4, room))
         for heading, _ in names:
             table.add_column(heading, justify="right", no_wrap=True)
         if width >= NARROW:
