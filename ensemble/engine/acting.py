@@ -81,7 +81,7 @@ def _submit(firing: _Firing, action: Action) -> None:
     overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
-    for number, jobs in enumerate(engine.spec.groups[group]):
+    for number, jobs in enumerate(engine.groups[group]):
         count = action.count or jobs.count
         if not refused:
             batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
@@ -144,7 +144,7 @@ def _log(firing: _Firing, action: Action) -> None:
 
     def fill(match: re.Match[str]) -> str:
         try:
-            value = engine.value(metrics.parse(match.group(1), engine.spec.groups))
+            value = engine.value(metrics.parse(match.group(1), engine.groups))
         except metrics.PathError:
             return match.group(0)
         return "no value" if value is None else f"{value:.6g}"

@@ -60,6 +60,8 @@ class Engine:
 
     def __init__(self, spec: Spec, id: str) -> None:
         self.spec = spec
+        #: the sets of each group; the file's `groups` is made anew at every look
+        self.groups = spec.groups
         #: the ensemble's id, the first part of every key
         self.id = id
         #: seconds since the epoch: the greatest timestamp seen
@@ -79,13 +81,13 @@ class Engine:
         self.decreed: Optional[str] = None
         self.limits: Dict[str, Any] = spec.limits.model_dump()
         self.book = RuleBook(spec)
-        self.tally = Tally(spec.groups, self.book.reads)
+        self.tally = Tally(self.groups, self.book.reads)
         self.held = Held()
         self.jobs: Dict[Key, Job] = {}
-        self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in spec.groups}
+        self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
         self.by_id: Dict[int, Job] = {}
         #: jobs of each group that have not ended: held, submitting, pending, running
-        self.unfinished: Dict[str, int] = dict.fromkeys(spec.groups, 0)
+        self.unfinished: Dict[str, int] = dict.fromkeys(self.groups, 0)
         #: jobs ever sent to the member
         self.sent = 0
         #: jobs sent and not answered yet
@@ -441,7 +443,7 @@ class Engine:
                 self._metric_occasion(rules[number])
         if self.completed:
             completed, self.completed = self.completed, set()
-            done = [g for g in self.unfinished if g in completed and not self.unfinished[g]]
+            done = (group for group in completed if not self.unfinished[group])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self._occasion(rules[number], f"group-complete {group}")

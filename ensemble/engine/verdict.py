@@ -26,7 +26,7 @@ def watched(engine: Engine) -> FrozenSet[str]:
             groups.add(metric.group)
     for rule in engine.spec.rules:
         if rule.trigger == "job-fail":
-            groups.update([rule.name] if rule.name else engine.spec.groups)
+            groups.update([rule.name] if rule.name else engine.groups)
     return frozenset(groups)
 
 
