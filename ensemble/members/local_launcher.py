@@ -113,11 +113,11 @@ class Launcher:
         pending = b""
         try:
             while not self.stopping:
-                ready, _, _ = select.select([self.peer, wake], [], [], self._timeout())
+                ready, _, _ = select.select([self.peer.fileno(), wake], [], [], self._timeout())
                 if wake in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake, 4096)
-                if self.peer in ready:
+                if self.peer.fileno() in ready:
                     data = self.peer.recv(1 << 16)
                     if not data:
                         break

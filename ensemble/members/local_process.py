@@ -45,9 +45,9 @@ class LauncherProcess:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = subprocess.Popen(
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-X", "utf8", str(_PROGRAM)],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     cwd="/",
                     start_new_session=True,

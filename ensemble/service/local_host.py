@@ -85,6 +85,8 @@ class LocalHost:
         self._busy_until = self.loop.time()
         self._told = b""
         self._why = ""
+        #: the loop runs until `stop`; before and after that it runs only for a moment at a time
+        self._serving = False
         self.member = LocalMember(rundir, cores=cores, loop=self.loop)
         # As long as the command lives, the service is its own: others' ensembles do not belong here.
         owner = None if hosted_fd is None else os.getppid()
@@ -114,6 +116,7 @@ class LocalHost:
                 os.close(ready_fd)
             log(syslog.LOG_INFO, f"listening at {path}, jobs' output is in {self.member.rundir}")
             if not self._why:
+                self._serving = True
                 self.loop.run_forever()
         finally:
             self._farewell()
@@ -122,7 +125,9 @@ class LocalHost:
     def stop(self, why: str) -> None:
         """End the run; the first reason stands."""
         self._why = self._why or why
-        self.loop.stop()
+        if self._serving:
+            self._serving = False
+            self.loop.stop()
 
     def _farewell(self) -> None:
         self.server.hide()
@@ -153,6 +158,7 @@ class LocalHost:
         if b"detach" in self._told.split(b"\n")[:-1]:
             self._detach()
         elif not data:
+            self.loop.remove_reader(self._hosted_fd)
             self.stop("the command that hosts it is gone")
 
     def _detach(self) -> None:

@@ -101,7 +101,7 @@ def test_environment(driver: MemberDriver) -> None:
 def test_directory_umask_and_limits(driver: MemberDriver, tmp_path: Path) -> None:
     place = tmp_path / "a place"
     place.mkdir()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 321
     assert wanted != soft
     submitter = Submitter(
