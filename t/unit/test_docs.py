@@ -48,6 +48,12 @@ def test_files_in_documents_load(where: str, text: str) -> None:
     assert not loaded.warnings, "\n".join(map(str, loaded.warnings))
 
 
+def test_the_recorded_run_is_of_the_example() -> None:
+    example = load((TOP / "examples" / "hello-world.yaml").read_text(), "hello-world.yaml").spec
+    for document in (TOP / "README.md", TOP / "doc" / "language.md"):
+        assert load(next(text for _, text in blocks(document)), "hello-world.yaml").spec == example
+
+
 def test_there_are_files_in_documents() -> None:
     assert len(whole_files()) >= 5
 
