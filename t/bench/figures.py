@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""How a benchmark tells what it measured: one line, with its spread, beside the bare value and the target.
+
+Law of this file: a figure is a list of repetitions, and nothing is left out of it. Where there is a bare value, the
+two were measured by turns (A B A B) and a ratio is that of two neighbours; the target is held against the median.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import dataclass, field
+from typing import Callable, List, Optional, Tuple
+
+
+@dataclass
+class Figure:
+    """What one benchmark measured."""
+
+    name: str
+    #: ms, jobs/s, ...
+    unit: str
+    #: ours, one a repetition
+    measured: List[float]
+    #: the same without us, in the same order; empty where there is nothing to compare with
+    bare: List[float] = field(default_factory=list)
+    #: the ratio (measured / bare) is what the target speaks of, or else the value
+    of_ratio: bool = True
+    #: no more than this, or no less than this; None is no bound
+    at_most: Optional[float] = None
+    at_least: Optional[float] = None
+    #: what was done, in a few words
+    note: str = ""
+
+    @property
+    def ratios(self) -> List[float]:
+        return [ours / theirs for ours, theirs in zip(self.measured, self.bare)]
+
+    def line(self) -> str:
+        """The figure as one line: name, value, bare value, ratio, target, spread."""
+        parts = [f"{self.name:<22} {_number(statistics.median(self.measured))} {self.unit}"]
+        if self.bare:
+            parts.append(f"bare {_number(statistics.median(self.bare))}")
+            parts.append(f"ratio {statistics.median(self.ratios):.3f}")
+        else:
+            parts.append("bare -")
+            parts.append("ratio -")
+        parts.append(self._target())
+        spread = f"n={len(self.measured)} min/median/max {_spread(self.measured)}"
+        if self.bare:
+            spread += f", bare {_spread(self.bare)}, ratio {_spread(self.ratios)}"
+        parts.append(spread)
+        if self.note:
+            parts.append(self.note)
+        return " | ".join(parts)
+
+    def _target(self) -> str:
+        if self.at_most is None and self.at_least is None:
+            return "no target"
+        value = statistics.median(self.ratios if self.of_ratio and self.bare else self.measured)
+        what = "ratio " if self.of_ratio and self.bare else ""
+        if self.at_most is not None:
+            return f"target {what}<= {self.at_most:g}: {'reached' if value <= self.at_most else 'MISSED'}"
+        assert self.at_least is not None
+        return f"target {what}>= {self.at_least:g}: {'reached' if value >= self.at_least else 'MISSED'}"
+
+
+def tell(figure: Figure) -> None:
+    """Print it, at once."""
+    print(figure.line(), flush=True)
+
+
+def skip(name: str, why: str) -> None:
+    """Say that a benchmark was not run."""
+    print(f"{name:<22} skipped: {why}", flush=True)
+
+
+def progress(text: str) -> None:
+    """A word to who waits, on standard error."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def by_turns(
+    ours: Callable[[], float], bare: Callable[[], float], repetitions: int, unit: str
+) -> Tuple[List[float], List[float]]:
+    """Measure both by turns, so that what else the machine does hits both alike."""
+    measured: List[float] = []
+    without: List[float] = []
+    for number in range(repetitions):
+        measured.append(ours())
+        without.append(bare())
+        progress(f"{number + 1}/{repetitions}: {_number(measured[-1])} {unit}, bare {_number(without[-1])}")
+    return measured, without
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _spread(values: List[float]) -> str:
+    return "/".join(_number(v) for v in (min(values), statistics.median(values), max(values)))
