@@ -188,7 +188,7 @@ class _Check:
         name = word(node)
         if node is not None and name is not None:
             if trigger == "metric":
-                self._path(node, name, 0)
+                self._path(node, name, self._inside(node), 0)
             elif trigger in JOB_TRIGGERS or trigger == "group-complete":
                 self._group(node, name)
             elif trigger == "end" and name not in END_STATES:
@@ -240,7 +240,8 @@ class _Check:
             message = f"when compares a metric, and a rule on {trigger} has none"
             self._report.add(node, message, value=node.text, expected="trigger: metric, or no when")
 
-    def _path(self, node: Node, path: str, offset: int) -> None:
+    def _path(self, node: Node, path: str, inside: Optional[int], offset: int) -> None:
+        """`offset` is where in the node the path begins, `inside` what `_inside` says of the node."""
         try:
             metrics.parse(path, self._groups)
         except metrics.PathError as error:
@@ -248,20 +249,20 @@ class _Check:
             self._report.add(
                 node,
                 exc.message,
-                offset=self._inside(node, offset + exc.offset),
+                offset=0 if inside is None else inside + offset + exc.offset,
                 value=path,
                 expected=exc.expected,
                 suggestion=lambda: exc.suggestion,
             )
 
-    def _inside(self, node: Node, offset: int) -> int:
-        """How far a character of a scalar lies behind its position; 0 where it is not written as it reads."""
+    def _inside(self, node: Node) -> Optional[int]:
+        """How far the text of a scalar begins behind its position; None where it is not written as it reads."""
         line = self._report.lines[node.line - 1] if node.line <= len(self._report.lines) else ""
         for quote in (0, 1):
             start = node.column - 1 + quote
-            if line[start : start + len(node.text)] == node.text:
-                return offset + quote
-        return 0
+            if line.startswith(node.text, start):
+                return quote
+        return None
 
     def _action(self, action: Node) -> None:
         node = action.get("name")
@@ -310,8 +311,9 @@ class _Check:
         if node.kind != "scalar":
             self._report.add(node, f"value cannot be {node}", expected="a line of text")
             return
+        inside = self._inside(node)
         for offset, path in log_paths(node.text):
-            self._path(node, path, offset)
+            self._path(node, path, inside, offset)
 
 
 def settle(spec: Spec, root: Node, report: Report) -> Spec:

@@ -69,28 +69,29 @@ def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
         raise UsageError(f"the file '{told}' cannot be read: permission denied") from None
     except (OSError, ValueError) as exc:
         raise UsageError(f"the file '{told}' cannot be opened: {getattr(exc, 'strerror', None) or exc}") from None
-    with open(fd, "rb", buffering=0) as stream:
+    try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
             raise UsageError(f"'{told}' is a directory; give the path of an ensemble file")
         if not stat.S_ISREG(mode):
             raise UsageError(f"'{told}' is no plain file; give the path of an ensemble file")
-        try:
-            text = _read(stream)
-        except OSError as exc:
-            raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
+        text = _read(fd)
+    except OSError as exc:
+        raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
+    finally:
+        os.close(fd)
     return load(text, name)
 
 
-def _read(stream: Any) -> bytes:
+def _read(fd: int) -> bytes:
     """The file's bytes, at most one more than are allowed."""
-    parts: List[bytes] = []
-    while sum(map(len, parts)) <= MAX_BYTES:
-        part = stream.read(MAX_BYTES + 1)
+    text = b""
+    while len(text) <= MAX_BYTES:
+        part = os.read(fd, MAX_BYTES + 1 - len(text))
         if not part:
             break
-        parts.append(part)
-    return b"".join(parts)[: MAX_BYTES + 1]
+        text += part
+    return text
 
 
 class _Shape:
@@ -257,6 +258,8 @@ _KINDS: Dict[str, str] = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
+#: what a number of an action may be in a later release
+_EXPRESSION = re.compile(r"\b(?:var|event|count)\.|[*/+()]|\s-\s")
 _ALL_BOOL = {
     "yes": "true",
     "on": "true",
@@ -312,6 +315,9 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
         suggestion = nearest(node.text, words)
     elif kind == "bool_type":
         suggestion = _ALL_BOOL.get(node.text.lower())
+    if model is Action and isinstance(node.value, str) and _EXPRESSION.search(node.text) and kind == "value_error":
+        report.add(node, "expressions are not supported yet", value=node.text, expected=expected)
+        return
     name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
     subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
     report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)

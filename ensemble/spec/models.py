@@ -81,6 +81,7 @@ _SHARE = {"type": "string", "pattern": "%$"}
 Count = Annotated[int, Between(1, 10_000_000)]
 Nodes = Annotated[int, Between(1, 1_000_000)]
 Times = Annotated[int, Between(0, 1_000_000_000)]
+Repetitions = Annotated[int, Between(0, 1_000_000_000, ", or unlimited")]
 Urgency = Annotated[int, Between(0, 31)]
 #: seconds
 Duration = Annotated[float, As(units.duration, ({"type": "number", "minimum": 0}, _STRING))]
@@ -224,7 +225,7 @@ class Rule(_Model):
     enabled: StrictBool = Field(True, description="false: rests until an action enables it")
     every: Optional[Duration] = Field(None, description="heartbeat: time between two, in place of logging.heartbeat")
     after: Optional[Duration] = Field(None, description="timer: time from the start of the ensemble")
-    repetitions: Optional[Times] = Field(1, description="firings in all; unlimited has no end")
+    repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")
     cooldown: Duration = Field(0.0, description="time after a firing in which occasions are dropped")
 

@@ -65,7 +65,7 @@ class Node:
         self.text = text
         self.plain = plain
         self.size = 1
-        self.height = 1
+        self.height = 0 if kind == "scalar" else 1
 
     def get(self, key: str) -> Optional[Node]:
         """The value of that key, None where there is none or where this is no mapping."""
@@ -255,13 +255,18 @@ class _Composer:
     def _alias(self, event: Any) -> Node:
         at = _start(event)
         if event.anchor not in self._anchors:
-            self._report.add(at, f"the alias {shown('*' + event.anchor)} names no anchor before it", value=event.anchor)
+            self._report.add(
+                at,
+                f"the alias {shown('*' + event.anchor)} names no anchor before it",
+                value=event.anchor,
+                expected="quotes around a value that begins with '*'",
+            )
             return Node("scalar", None, at, "null", True)
         node = self._anchors[event.anchor]
         if node is None:
             self._report.add(at, f"the alias {shown('*' + event.anchor)} stands inside what it names")
             raise _Stop
-        if len(self._stack) + node.height > MAX_DEPTH + 1:
+        if len(self._stack) + node.height > MAX_DEPTH:
             self._report.add(at, f"this alias nests the file deeper than {MAX_DEPTH} levels", expected="a flatter file")
             raise _Stop
         self._count(at, node.size)

@@ -24,6 +24,12 @@ def tell(exc: yaml.YAMLError, text: str, report: Report) -> None:
     context = str(getattr(exc, "context", None) or "")
     line = report.lines[mark.line] if mark.line < len(report.lines) else ""
     message, expected = _explain(problem, context, line[mark.column : mark.column + 1])
+    opened = getattr(exc, "context_mark", None)
+    if opened is not None and message.startswith("a quote"):
+        # it is noticed where the text ends, and made where the quote opens
+        mark = opened
+    elif opened is not None and message.endswith("is not closed"):
+        message = f"{message}; it opens in line {opened.line + 1}"
     report.add(Place(mark.line + 1, mark.column + 1), message, expected=expected)
 
 
@@ -34,14 +40,18 @@ _SYNTAX: Tuple[Tuple[str, str, str], ...] = (
     ("<block end>", "the indentation does not fit the lines before", "keys of one mapping below each other"),
     ("did not find expected '-' indicator", "the indentation does not fit the list before", "entries below each other, each with '-'"),
     ("could not find expected ':'", "this key has no ':'", "a colon and a space behind the key"),
-    ("block sequence entries are not allowed", "a '-' stands where no list can begin", "the list on lines of its own"),
     ("mapping keys are not allowed", "a '?' stands where no key can be", "a key of its own line"),
     ("did not find expected ',' or ']'", "a '[' is not closed", "',' or ']'"),
     ("expected ',' or ']'", "a '[' is not closed", "',' or ']'"),
     ("did not find expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
     ("expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
+    ("node content", "a value is missing here", "a value; between brackets, one comma behind each"),
     ("unexpected end of stream", "a quote is not closed before the end of the file", "the closing quote"),
-    ("unexpected document indicator", "a quote is not closed", "the closing quote"),
+    ("unexpected document", "a quote is not closed before a line of three marks", "the closing quote"),
+    ("alphabetic or numeric", "a '&' or '*' stands here without a name", "quotes around a value that begins with it"),
+    ("tab character", "a tab stands where the line begins", "spaces; YAML does not indent with tabs"),
+    ("hexdecimal number", "this escape is incomplete", "single quotes, which take a backslash as it is"),
+    ("sequence entries are not allowed", "a '-' stands where no list can begin", "the list on lines of its own"),
     ("unknown escape character", "this escape is unknown", "single quotes, which take a backslash as it is"),
     ("escape sequence of", "this escape is incomplete", "single quotes, which take a backslash as it is"),
     ("invalid Unicode character escape", "this escape stands for no character", "single quotes, which take a backslash as it is"),

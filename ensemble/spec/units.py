@@ -168,9 +168,11 @@ class Between(Written):
 
     low: int
     high: int
+    #: what else a user may write there, which is taken care of before
+    also: str = ""
 
     def check(self, value: Any) -> Any:
-        expected = f"expected a whole number from {self.low} to {self.high}"
+        expected = f"expected a whole number from {self.low} to {self.high}{self.also}"
         try:
             number = whole(value)
         except ValueError:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""What needs two places of a file: labels, names, metric paths, conditions, keys of an action. And warnings."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Tuple
+
+import pytest
+
+from ensemble.errors import SpecError
+from ensemble.spec import condition, metrics
+from ensemble.spec.check import heartbeat_period, log_paths
+from ensemble.spec.faults import Fault
+from ensemble.spec.load import load
+from ensemble.spec.metrics import Metric
+from ensemble.spec.models import ACTIONS, COUNTS, TRIGGERS
+
+JOBS = "jobs:\n- {name: echo, command: echo}\n- {name: sleep, command: sleep 1, count: 3}\n"
+START = "rules:\n- {id: go, trigger: start, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n"
+BASE = JOBS + START
+
+
+def faults(text: str) -> Tuple[Fault, ...]:
+    with pytest.raises(SpecError) as raised:
+        load(text, "f.yaml")
+    return raised.value.faults
+
+
+def marked(text: str) -> Tuple[str, int, int]:
+    before, _, after = text.partition("^")
+    lines = before.split("\n")
+    return before + after, len(lines), len(lines[-1]) + 1
+
+
+def act(keys: str) -> str:
+    return BASE + f"- {{trigger: idle, action: {{{keys}}}}}\n"
+
+
+def rule(keys: str) -> str:
+    return BASE + f"- {{{keys}, action: {{name: stop}}}}\n"
+
+
+GROUPS = "one of echo, sleep"
+FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
+    (act("name: submit, label: ^slep"), "no group is called 'slep'", GROUPS, "sleep"),
+    (act("name: submit, label: ^all"), "no group is called 'all'", GROUPS, None),
+    (act("name: cancel, label: ^al"), "no group is called 'al'", GROUPS + ", all", "all"),
+    (act("name: kill, label: ^Echo"), "no group is called 'Echo'", GROUPS + ", all", "echo"),
+    (act("name: ^submit"), "submit has no label", "label: a group (echo, sleep)", None),
+    (act("name: ^cancel"), "cancel has no label", "label: a group (echo, sleep), or all", None),
+    (act("name: ^kill"), "kill has no label", "label: a group (echo, sleep), or all", None),
+    (act("name: ^enable"), "enable has no label", "label: the id of a rule (go, rule-2)", None),
+    (act("name: ^disable"), "disable has no label", "label: the id of a rule (go, rule-2)", None),
+    (act("name: enable, label: ^gone"), "no rule has the id 'gone'", "one of go, rule-2", "go"),
+    (act("name: ^log"), "log has no value", "value: the line", None),
+    (act("name: log, value: ^[a]"), "value cannot be a list", "a line of text", None),
+    (act("name: ^sumbit, label: echo"), "no action is called 'sumbit'", "one of " + ", ".join(ACTIONS), "submit"),
+    (act("name: submit, label: echo, ^state: pending"), "submit takes no state", "one of label, count, duration, nodes, tasks, urgency", None),
+    (act("name: cancel, label: echo, ^signal: 9"), "cancel takes no signal", "one of label, state", None),
+    (act("name: kill, label: echo, ^count: 1"), "kill takes no count", "one of label, state, signal", None),
+    (act("name: stop, ^status: success"), "stop takes no status", "no such key", None),
+    (act("name: terminate, ^count: 3"), "terminate takes no count", "one of status", None),
+    (act("name: log, value: x, ^label: echo"), "log takes no label", "one of value", None),
+    (act("name: enable, label: go, ^value: 1"), "enable takes no value", "one of label", None),
+    (act("name: submit, label: sleep, ^nodes: 4, tasks: 2"), "2 tasks cannot fill 4 nodes", "tasks: 4 or more, or fewer nodes", None),
+    (rule("trigger: ^strat"), "no trigger is called 'strat'", "one of " + ", ".join(TRIGGERS), "start"),
+    (rule("trigger: job-sucess".replace("job", "^job")), "no trigger is called 'job-sucess'", None, "job-success"),
+    (rule("trigger: job-finish, name: ^slep"), "no group is called 'slep'", GROUPS, "sleep"),
+    (rule("trigger: job-memo, name: ^my-title"), "no group is called 'my-title'", GROUPS, None),
+    (rule("trigger: group-complete, name: ^ech"), "no group is called 'ech'", GROUPS, "echo"),
+    (rule("trigger: end, name: ^completed"), "no ensemble ends in a state called 'completed'", "one of complete, failed, cancelled, halted", "complete"),
+    (rule("trigger: timer").replace("- {trigger: timer", "- ^{trigger: timer"), "a rule on a timer has no after", None, None),
+    (rule("trigger: idle, ^after: 5s"), "a rule on idle takes no after", "after with the trigger timer alone", None),
+    (rule("trigger: timer, after: 1, ^every: 5s"), "a rule on timer takes no every", "every with the trigger heartbeat alone", None),
+    (rule("trigger: heartbeat, every: ^0"), "the period '0' is too short", "a duration of at least 10ms", None),
+    (rule("trigger: idle, id: ^go"), "the id 'go' is given twice; the first one is in line 5", "each id once", None),
+    (BASE + "- ^{trigger: metric, action: {name: stop}}\n", "a rule on a metric has no name", None, None),
+    (rule("trigger: metric, name: ^cuont.sleep.success"), "no statistic is called 'cuont'", None, "count"),
+    (rule("trigger: metric, name: mean^"), "the path ends behind 'mean'", "a group, as in mean.GROUP.duration", None),
+    (rule("trigger: metric, name: count.^slep.success"), "no group is called 'slep'", GROUPS, "sleep"),
+    (rule('trigger: metric, name: "count.^slep.success"'), "no group is called 'slep'", GROUPS, "sleep"),
+    (rule("trigger: metric, name: ^'count.sl''ep.success'"), "no group is called 'sl'ep'", GROUPS, "sleep"),
+    (rule("trigger: metric, name: count.sleep.^sucess"), "count.sleep has no 'sucess'", "one of " + ", ".join(COUNTS), "success"),
+    (rule("trigger: metric, name: count.sleep^"), "the path ends behind 'count.sleep'", "one of " + ", ".join(COUNTS), None),
+    (rule("trigger: metric, name: count.sleep.success^.x"), "the path goes on behind 'count.sleep.success'", None, None),
+    (rule("trigger: metric, name: mean.sleep.failed.^durations"), "mean.sleep.failed has no 'durations'", "one of duration, pending, waiting", "duration"),
+    (rule("trigger: metric, name: mean.sleep.^fail.duration"), "no end of a job is called 'fail'", "one of success, failed, finished", "failed"),
+    (rule("trigger: metric, name: mean.sleep.^failed.waiting"), "jobs that wait have not ended", "mean.sleep.waiting", None),
+    (rule("trigger: metric, name: mean.^sleep-durations"), "no group is called 'sleep-durations'", GROUPS, None),
+    (rule("trigger: metric, name: ^p00.sleep.duration"), "no statistic is called 'p00'", None, None),
+    (rule("trigger: metric, name: ensemble.^elasped"), "ensemble has no 'elasped'", "one of active, submitted, elapsed", "elapsed"),
+    (rule("trigger: metric, name: ^queue.pending"), "metrics of 'queue' are not supported yet", None, None),
+    (rule("trigger: metric, name: ^nodes.free"), "metrics of 'nodes' are not supported yet", None, None),
+    (rule("trigger: metric, name: ^var.n"), "metrics of 'var' are not supported yet", None, None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^'> x'"), "when cannot be '> x'", 'a number behind the comparator, as in "> 5" or "<= -0.5"', None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^.nan"), "when cannot be '.nan'", "a number that is finite", None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^'> 1e999'"), "when cannot be '> 1e999'", "a number that is finite", None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^true"), "when cannot be 'true'", condition.EXPECTED, None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^[1]"), "when cannot be a list", condition.EXPECTED, None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^count.echo.success > 3"), "expressions are not supported yet", condition.EXPECTED, None),
+    (rule("trigger: job-finish, when: ^event.job.exit_code == 3"), "expressions are not supported yet", condition.EXPECTED, None),
+    (rule("trigger: job-finish, when: ^'> 5'"), "when compares a metric, and a rule on job-finish has none", "trigger: metric, or no when", None),
+    (rule("trigger: start, when: ^3"), "when compares a metric, and a rule on start has none", "trigger: metric, or no when", None),
+    (act("name: log, value: 'so many: {count.^slep.success}'"), "no group is called 'slep'", GROUPS, "sleep"),
+    (act("name: log, value: '{^event.job.id}'"), "metrics of 'event' are not supported yet", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message", "expected", "suggestion"), FAULTS)
+def test_each_fault_has_its_words_and_its_place(
+    text: str, message: str, expected: Optional[str], suggestion: Optional[str]
+) -> None:
+    text, line, column = marked(text)
+    found = faults(text)
+    assert len(found) == 1, [str(fault) for fault in found]
+    assert (found[0].line, found[0].column) == (line, column), str(found[0])
+    assert found[0].message == message
+    if expected is not None:
+        assert found[0].expected == expected
+    assert found[0].suggestion == suggestion
+
+
+def test_a_path_in_folded_text_is_told_where_the_text_begins() -> None:
+    text, line, column = marked(
+        BASE + "- trigger: idle\n  action:\n    name: log\n    value: ^>\n      a\n      {count.x.success}\n"
+    )
+    assert [(fault.line, fault.column) for fault in faults(text)] == [(line, column)]
+
+
+def test_where_groups_cannot_be_known_labels_are_not_doubted() -> None:
+    text = (
+        "jobs:\n- {nam: sleep, command: sleep 1}\n"
+        + START
+        + "- {trigger: metric, name: count.x.success, action: {name: stop}}\n"
+    )
+    assert [fault.message for fault in faults(text)] == ["a job has no key 'nam'"]
+
+
+def test_a_fault_in_a_rule_hides_none_in_its_action() -> None:
+    text = BASE + "- {trigger: idel, when: '> x', cooldown: y, action: {name: submit, label: z, count: 0}}\n"
+    assert [fault.message for fault in faults(text)] == [
+        "no trigger is called 'idel'",
+        "cooldown cannot be 'y'",
+        "no group is called 'z'",
+        "count cannot be '0'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *(f"trigger: {trigger}" for trigger in TRIGGERS if trigger not in ("metric", "timer")),
+        "trigger: metric, name: p07.sleep.failed.pending, when: '<= -0.5'",
+        "trigger: metric, name: ensemble.active, when: ' = 3 '",
+        "trigger: start, name: any title",
+        "trigger: end, name: halted",
+        "trigger: timer, after: 0",
+        "trigger: job-alloc, name: sleep",
+    ],
+)
+def test_what_is_right_is_taken(keys: str) -> None:
+    load(rule(keys), "f.yaml")
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "{x}", "{ a.b }", "{a b.c}", '{"a": 1.5}', "{count.sleep.success", "{{count.sleep.success}}"]
+)
+def test_other_braces_stay_as_they_are(line: str) -> None:
+    load(BASE + f"- trigger: idle\n  action: {{name: log, value: '{line}'}}\n", "f.yaml")
+
+
+def test_log_paths() -> None:
+    assert list(log_paths("a {count.x.y} b {mean.x-duration}{x}")) == [(3, "count.x.y"), (17, "mean.x-duration")]
+
+
+PATHS = [
+    ("count.sleep.success", Metric("count", "sleep", "success", "")),
+    ("mean.sleep.duration", Metric("mean", "sleep", "success", "duration")),
+    ("p99.sleep.finished.pending", Metric("p99", "sleep", "finished", "pending")),
+    ("max.sleep.waiting", Metric("max", "sleep", "", "waiting")),
+    ("mean.sleep-duration", Metric("mean", "sleep", "success", "duration")),
+    ("mean.sleep-pending", Metric("mean", "sleep", "", "-pending")),
+    ("ensemble.elapsed", Metric("ensemble", "", "", "elapsed")),
+]
+
+
+@pytest.mark.parametrize(("path", "metric"), PATHS)
+def test_paths(path: str, metric: Metric) -> None:
+    assert metrics.parse(path, ["echo", "sleep"]) == metric
+    assert metrics.parse(str(metric), ["echo", "sleep"]) == metric
+
+
+def test_a_path_error_says_it_all_in_one_sentence() -> None:
+    with pytest.raises(metrics.PathError) as raised:
+        metrics.parse("count.slep.success", ["echo", "sleep"])
+    error = raised.value
+    assert str(error) == "no group is called 'slep'; expected one of echo, sleep"
+    assert (error.offset, error.suggestion) == (6, "sleep")
+
+
+CONDITIONS: List[Tuple[Any, float, bool]] = [
+    (3, 3.0, True), (3, 4.0, False), ("> 5.7", 5.5, False), ("> 5.7", 5.8, True), (">= 5", 5, True), ("<-0.5", -1, True),
+    ("<= 1e-5", 1e-6, True), ("!= 2", 2, False), ("= 2", 2, True), ("==2", 2, True), ("2", 2, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("when", "x", "holds"), CONDITIONS)
+def test_conditions(when: Any, x: float, holds: bool) -> None:
+    compiled = condition.compile(when)
+    assert compiled is not None
+    assert compiled.holds(x) is holds
+    assert compiled.holds(None) is False
+
+
+def test_no_condition_is_none() -> None:
+    assert condition.compile(None) is None
+
+
+HEARTBEATS = [
+    ("", "", 0.0),
+    ("", "- {trigger: idle, action: {name: stop}}", 0.0),
+    ("", "- {trigger: heartbeat, action: {name: stop}}", 60.0),
+    ("", "- {trigger: heartbeat, every: 3, action: {name: stop}}", 0.0),
+    ("", "- {trigger: metric, name: mean.sleep.waiting, when: '> 3', action: {name: stop}}", 60.0),
+    ("", "- {trigger: metric, name: mean.sleep-pending, when: '> 3', action: {name: stop}}", 60.0),
+    ("", "- {trigger: metric, name: mean.sleep.pending, when: '> 3', action: {name: stop}}", 0.0),
+    ("", "- {trigger: idle, action: {name: log, value: 'waits {max.sleep.waiting}'}}", 60.0),
+    ("logging: {heartbeat: 3}", "", 3.0),
+    ("logging: {heartbeat: 90s}", "- {trigger: heartbeat, action: {name: stop}}", 90.0),
+    ("logging: {heartbeat: 0}", "- {trigger: heartbeat, action: {name: stop}}", 60.0),
+]
+
+
+@pytest.mark.parametrize(("top", "more", "seconds"), HEARTBEATS)
+def test_the_period_of_heartbeats(top: str, more: str, seconds: float) -> None:
+    assert heartbeat_period(load(f"{BASE}{more}\n{top}\n", "f.yaml").spec) == seconds
+
+
+LOOP = "- {trigger: job-success, name: echo, repetitions: unlimited, action: {name: submit, label: ^^sleep}}\n"
+BACK = "- {trigger: group-complete, name: sleep, repetitions: unlimited, action: {name: submit, label: echo}}\n"
+WARNINGS = [
+    ("jobs:\n- {name: ^echo, command: echo}\n- {name: sleep, command: x}\nrules:\n- {trigger: start, action: {name: submit, label: sleep}}\n", "no rule submits the group 'echo'"),
+    (JOBS + "^rules:\n- {trigger: job-finish, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n", "every rule that submits waits for something that jobs do, so no job is ever submitted"),
+    (BASE + "- {trigger: ^heartbeat, action: {name: submit, label: echo}}\n", "this rule fires once, on the first heartbeat"),
+    (BASE + "- {trigger: ^group-complete, action: {name: log, value: x}}\n", "this rule fires once, on the first group-complete"),
+    (BASE + "- {trigger: ^group-complete, name: echo, action: {name: submit, label: echo}}\n", "this rule fires once, on the first group-complete"),
+    (rule("trigger: idle, repetitions: ^0"), "this rule never fires"),
+    (rule("trigger: metric, name: mean.sleep.duration, when: ^5"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
+    (rule("trigger: metric, name: ensemble.elapsed, when: ^'= 5'"), "ensemble.elapsed is a measured time, which hardly ever equals 5"),
+    (act("name: kill, label: all, state: ^pending"), "a pending job has no process that a signal could reach"),
+    (act("name: terminate, ^value: 1"), "terminate takes no value, it is ignored"),
+    (act("name: stop, ^label: echo"), "stop takes no label, it is ignored"),
+    (JOBS.replace("count: 3", "nodes: 3, tasks: ^2") + START, "2 tasks cannot fill 3 nodes, so 3 are run"),
+    (BASE + (LOOP + BACK).replace("trigger: job", "trigger: ^job").replace("^^", ""), "rules submit echo, sleep again and again and have no end"),
+    (BASE + "- {trigger: ^job-finish, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
+    (BASE + "- {trigger: ^idle, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
+    (BASE + "- {trigger: ^metric, name: count.echo.success, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
+    (BASE + "- {trigger: ^heartbeat, repetitions: unlimited, action: {name: submit, label: echo}}\n", "this rule submits at every heartbeat and has no end"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), WARNINGS)
+def test_each_warning(text: str, message: str) -> None:
+    text, line, column = marked(text)
+    warnings = load(text, "f.yaml").warnings
+    assert [(one.line, one.column, one.message, one.severity) for one in warnings] == [
+        (line, column, message, "warning")
+    ]
+
+
+CYCLE = (LOOP + BACK).replace("^^", "")
+QUIET = [
+    BASE + CYCLE + "- {trigger: metric, name: count.echo.success, when: 9, action: {name: stop}}\n",
+    BASE + CYCLE + "- {trigger: timer, after: 9, action: {name: disable, label: go}}\n",
+    BASE + CYCLE + "limits: {max_jobs: 9}\n",
+    BASE + CYCLE.replace("unlimited", "9"),
+    BASE + CYCLE.replace("job-success", "job-fail"),
+    BASE + CYCLE.replace("label: echo", "label: sleep, count: 1").replace("name: sleep, rep", "name: echo, rep"),
+    BASE + "- {trigger: heartbeat, repetitions: 1, action: {name: submit, label: echo}}\n",
+    BASE + "- {trigger: heartbeat, action: {name: terminate}}\n",
+    BASE + "- {trigger: group-complete, name: echo, action: {name: log, value: x}}\n",
+    BASE + "- {trigger: metric, name: n.echo.duration, when: 3, action: {name: stop}}\n",
+    JOBS
+    + "rules:\n- {trigger: timer, after: 1, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n",
+]
+
+
+@pytest.mark.parametrize("text", QUIET)
+def test_what_is_often_meant_stays_unwarned(text: str) -> None:
+    assert [one.message for one in load(text, "f.yaml").warnings] == []
