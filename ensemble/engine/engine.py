@@ -225,7 +225,7 @@ class Engine:
         if name == _DURATION:
             ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
-            self._heartbeat()
+            self._heartbeat(at)
         elif ending.stopped(self):
             return
         elif kind + ":" == COOLDOWN:
@@ -241,7 +241,7 @@ class Engine:
             rule = self.book.rules[int(number)]
             self._occasions.append((rule.number, f"timer of {rule.rule.after:g} s"))
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
             self.tally.aging(
                 group,
@@ -249,7 +249,7 @@ class Engine:
             )
         self.tally.touch("elapsed")
         if not ending.stopped(self):
-            self.set_timer(_HEARTBEAT, self._next(self.t, heartbeat_period(self.spec)))
+            self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
             self._occasions.extend(
                 (n, "heartbeat") for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every
             )
