@@ -67,6 +67,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
+    engine.tally.touch("submitted")
     return Submit(key, batch.group, batch.set, batch.overrides)
 
 

@@ -43,7 +43,6 @@ def _submitted(engine: Engine, job: Job, event: Event) -> None:
     engine.unanswered -= 1
     engine.tally.bump(job.group, "submitted")
     engine.tally.bump(job.group, "pending")
-    engine.tally.touch("submitted")
     _record(engine, job, "submit")
     if job.doomed and job.id is not None:
         engine.emit(Cancel(job.id, Cause(None, 0, "its end was asked for before it was submitted")))
@@ -62,7 +61,6 @@ def _job_refused(engine: Engine, job: Job, event: Event) -> None:
     else:
         engine.unanswered -= 1
         engine.tally.bump(job.group, "submitted")
-        engine.tally.touch("submitted")
         engine.refused[job.key] = None
         if len(engine.refused) > _REMEMBERED:
             del engine.refused[next(iter(engine.refused))]
