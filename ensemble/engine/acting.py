@@ -7,15 +7,14 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-import signal as _signals
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Union
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
 
 from ensemble.engine import ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
 from ensemble.engine.submissions import Batch
-from ensemble.spec import metrics
+from ensemble.spec import metrics, units
 from ensemble.spec.models import Action
 
 if TYPE_CHECKING:
@@ -114,14 +113,14 @@ def _cancel_action(firing: _Firing, action: Action) -> None:
 
 def _kill(firing: _Firing, action: Action) -> None:
     engine = firing.engine
-    number = signal_number(action.signal)
+    number = units.signal_number(action.signal)
     count = 0
     for job in _chosen(engine, action):
         if job.state == RUNNING and job.id is not None:
             job.killed = number
             engine.emit(Kill(job.id, number, firing.cause(action)))
             count += 1
-    name = _signals.Signals(number).name
+    name = units.signal_name(number)
     firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
 
 
@@ -170,19 +169,6 @@ _ACTIONS: Dict[str, Callable[[_Firing, Action], None]] = {
     "enable": _enable,
     "disable": _enable,
 }
-
-
-def signal_number(signal: Union[int, str, None]) -> int:
-    """The number of a signal given as a number, SIGTERM, TERM, or None (SIGTERM). Raises ValueError."""
-    if signal is None:
-        return int(_signals.SIGTERM)
-    if isinstance(signal, int) or signal.isdigit():
-        return int(_signals.Signals(int(signal)))
-    name = signal.upper()
-    try:
-        return int(_signals.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-    except KeyError:
-        raise ValueError(f"'{signal}' is no signal; expected a name such as SIGTERM or a number") from None
 
 
 def _chosen(engine: Engine, action: Action) -> List[Job]:
