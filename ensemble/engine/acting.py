@@ -117,7 +117,7 @@ def _kill(firing: _Firing, action: Action) -> None:
     count = 0
     for job in _chosen(engine, action):
         if job.state == RUNNING and job.id is not None:
-            job.killed = number
+            job.killed_by(number)
             engine.emit(Kill(job.id, number, firing.cause(action)))
             count += 1
     name = units.signal_name(number)
