@@ -75,7 +75,7 @@ class Engine:
         self.decreed: Optional[str] = None
         self.limits: Dict[str, Any] = spec.limits.model_dump()
         self.book = RuleBook(spec)
-        self.tally = Tally(self.groups, self.book.reads)
+        self.tally = Tally(self.groups, self.book.reads, self.book.shows)
         self.held = Held()
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
