@@ -105,9 +105,10 @@ def _submit(firing: _Firing, action: Action) -> None:
 
 def _cancel_action(firing: _Firing, action: Action) -> None:
     engine = firing.engine
+    waiting = engine.held.total
     if action.state in (None, "pending"):
         ending.drop(engine, None if action.label == "all" else action.label)
-    count = _cancel(_chosen(engine, action), engine, firing.cause(action))
+    count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
     firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
 
 
