@@ -80,10 +80,9 @@ def watch(args: Namespace) -> int:
     """`watch ID`. Returns the exit status."""
     with Interrupts() as interrupts:
         client = connected(args)
-        status = client.call("status", {"id": args.id})
-        follow = _Run(args, client, str(status["id"]), interrupts, None, watching=True)
-        follow.t_start = status.get("t_submit")
-        return follow.follow()
+        # by its id from here on: the name might come to mean another
+        id = str(client.call("status", {"id": args.id})["id"])
+        return _Run(args, client, id, interrupts, None, watching=True).follow()
 
 
 def _warn(path: str) -> None:
@@ -123,13 +122,13 @@ class _Run:
         self._warned = False
         self._follower = Follower(client, id, self._reconnect, getattr(args, "since", None) or 0)
         self.id = id
-        self.t_start: Optional[float] = None
         #: the local service goes on without us
         self.detached = False
 
     def follow(self) -> int:
         """Show records until the end; the exit status. Raises a ServiceError."""
-        show = choose_show(self._args.json, self.t_start, self._args.debug)
+        status = self._follower.client.call("status", {"id": self.id})
+        show = choose_show(self._args.json, status, self._args.debug)
         leave: Optional[int] = None
         show.start()
         try:

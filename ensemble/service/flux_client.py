@@ -190,7 +190,8 @@ def _translate(exc: OSError) -> ServiceError:
             "and so does 'flux ensemble service start'"
         )
     if number in _BROKEN:
-        return ServiceLost(f"the connection to the Flux instance is gone ({text})", number)
+        own = text in ("", os.strerror(number))
+        return ServiceLost(f"the connection to the Flux instance is gone ({text})" if own else text, number)
     if number == errno.EPERM and text in ("", os.strerror(errno.EPERM), "Request requires owner credentials"):
         return NotPermitted(
             "only the owner of this Flux instance may use its ensemble service; "

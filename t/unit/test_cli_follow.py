@@ -202,7 +202,7 @@ def test_a_local_service_that_ends_with_its_run_just_after_the_end(
 ) -> None:
     service = serve(watch=[{"records": story("failed")}])
     asked: List[Any] = []
-    service.answers["status"] = lambda payload: asked.append(1) or (status() if len(asked) == 1 else HANG_UP)
+    service.answers["status"] = lambda payload: asked.append(1) or (status() if len(asked) <= 2 else HANG_UP)
     assert watch() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "bcdfgh: failed: all is said"
 
