@@ -126,9 +126,11 @@ def _kill(firing: _Firing, action: Action) -> None:
 
 
 def _stop(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
     firing.tell(action, "stop")
-    if firing.engine.ending is None:
-        ending.end(firing.engine, "complete", f"stopped by rule '{firing.rule.id}'")
+    # what has been stopped does not carry on after a limit either
+    if engine.ending is None or (engine.ending == "halted" and not engine.concluding):
+        ending.end(engine, "complete", f"stopped by rule '{firing.rule.id}'")
 
 
 def _terminate(firing: _Firing, action: Action) -> None:
