@@ -145,16 +145,16 @@ class Engine:
         self.t_begin = self.t
         self.state_record()
         self._arm()
-        if self.limits["duration"] is not None:
-            self.set_timer(_DURATION, self.t + self.limits["duration"])
         for rule in self.book.rules:
             if rule.rule.trigger == "timer":
                 self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
         self.occur("start")
 
     def _arm(self) -> None:
-        """Set the timers that beat, where they are not set."""
+        """Set the timer of the limit and those that beat, where they are not set."""
         period = heartbeat_period(self.spec)
+        if self.limits["duration"] is not None and self.t_begin is not None and _DURATION not in self.timers:
+            self.set_timer(_DURATION, self.t_begin + self.limits["duration"])
         if period and _HEARTBEAT not in self.timers:
             self.set_timer(_HEARTBEAT, self.t + period)
         for rule in self.book.rules:
@@ -272,14 +272,17 @@ class Engine:
             acting.cancel_all(self, Cause(None, 0, "cancelled by the user"))
 
     def _resume(self, limits: Dict[str, Any]) -> None:
+        if self.final is not None and not limits:
+            return
         self.limits.update(limits)
-        if limits.get("duration") is not None and self.t_begin is not None:
-            self.set_timer(_DURATION, self.t_begin + limits["duration"])
-        if limits and (self.final == "halted" or (self.ending == "halted" and not self.concluding)):
+        if "duration" in limits:
+            self.timers.pop(_DURATION, None)
+        if limits and "halted" in (self.final, self.ending):
             self.final = self.ending = self.reason = self.t_end = None
             self.closed = self.idle_seen = self.concluding = False
             for name, at in list(self.timers.items()):
                 self.set_timer(name, at)
+        if self.ending is None:
             self._arm()
         self.paused = False
         self.state_record()
