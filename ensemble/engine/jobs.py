@@ -30,8 +30,8 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
     (PENDING, "submit"): (PENDING, "dated"),
     (PENDING, "acknowledged"): (PENDING, _NOTHING),
-    (PENDING, "refused"): (PENDING, _NOTHING),
-    (PENDING, "invalidate"): (WITHDRAWN, _NOTHING),
+    (PENDING, "refused"): (PENDING, "doubted"),
+    (PENDING, "invalidate"): (WITHDRAWN, "withdrawn"),
     (PENDING, "flux-restart"): (PENDING, _NOTHING),
     (PENDING, "exception"): (PENDING, "excepted"),
     (PENDING, "start"): (RUNNING, "started"),
@@ -82,6 +82,7 @@ class Job:
         "killed",
         "note",
         "ranks",
+        "refusal",
         "result",
         "set",
         "signal",
@@ -106,6 +107,8 @@ class Job:
         self.exception: Optional[str] = None
         #: the exception's note, or the reason of a refusal
         self.note: Optional[str] = None
+        #: why the member refused it, once it has, though its `submit` had been seen before
+        self.refusal: Optional[str] = None
         #: a rule or the user has asked for its end
         self.doomed = False
         #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
