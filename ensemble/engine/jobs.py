@@ -149,10 +149,10 @@ class Job:
         self.result = "failed"
         if self.exception == "timeout":
             self.cause = "timeout"
+        elif self.exception is not None and self._node_lost():
+            self.cause = "infrastructure"
         elif self.exception == "exec":
             self.cause = "exec"
-        elif self.exception is not None and "node" in self.exception:
-            self.cause = "infrastructure"
         elif self.exception is not None:
             self.cause = "exception"
         elif status is None:
@@ -170,6 +170,10 @@ class Job:
         self.t_end = t
         self.note = reason
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
+
+    def _node_lost(self) -> bool:
+        """Flux tells the loss of a node as an exception of type exec, and only its note says so."""
+        return self.exception == "node-failure" or (self.note or "").startswith(("node failure", "lost contact"))
 
     def _killed_by_rule(self) -> bool:
         return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
