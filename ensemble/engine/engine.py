@@ -196,6 +196,11 @@ class Engine:
             if trigger in job.entered:
                 return
             job.entered = (*job.entered, trigger)
+        else:
+            job.heard = job.heard or {}
+            if event.t <= job.heard.get(trigger, -1.0):
+                return
+            job.heard[trigger] = event.t
         self.occur(trigger, job.group, job)
 
     def _acknowledged(self, event: Acknowledged) -> None:

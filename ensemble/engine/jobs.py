@@ -77,6 +77,7 @@ class Job:
         "exception",
         "exit_code",
         "group",
+        "heard",
         "id",
         "key",
         "killed",
@@ -115,6 +116,8 @@ class Job:
         self.killed = 0
         #: states of RFC 21 entered before (triggers that fired)
         self.entered: Tuple[str, ...] = ()
+        #: trigger on an event that a job may have more than once -> time of the last one, to know a repeat
+        self.heard: Optional[Dict[str, float]] = None
         self.ranks: Optional[str] = None
         #: success, failed or cancelled, once it has ended
         self.result: Optional[str] = None

@@ -79,7 +79,7 @@ def restore(spec: Spec, state: Any) -> Engine:
         engine.completed = set(state["completed"])
         engine.held.restore(state["held"])
         for record in state["jobs"]:
-            job = Job.from_json(record)
+            job = Job.from_json(_copy(record))
             engine.jobs[job.key] = job
             engine.group_jobs[job.group][job.key] = job
             if job.id is not None:
