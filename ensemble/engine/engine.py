@@ -248,10 +248,9 @@ class Engine:
 
     def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
-            self.tally.aging(
-                group,
-                [self.t - j.t_submit for j in self.group_jobs[group].values() if j.state == PENDING and j.t_submit],
-            )
+            jobs = self.group_jobs[group].values()
+            submitted = [j.t_submit for j in jobs if j.state == PENDING and j.t_submit is not None]
+            self.tally.aging(group, [self.t - t for t in submitted])
         self.tally.touch("elapsed")
         if not ending.stopped(self):
             self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
