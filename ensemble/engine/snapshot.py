@@ -85,7 +85,7 @@ def restore(spec: Spec, state: Any) -> Engine:
             if job.id is not None:
                 engine.by_id[job.id] = job
         engine.refused = {Key.parse(key): id for key, id in state["refused"]}
-    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
         raise RecordError(f"this is no snapshot of an ensemble ({exc!r})") from exc
     return engine
 

@@ -155,5 +155,5 @@ class Tally:
             self._stats = {
                 (group, kind, variable): Statistics.from_json(stats) for group, kind, variable, stats in state["stats"]
             }
-        except (TypeError, ValueError, KeyError) as exc:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
             raise RecordError(f"this is no state of counts and statistics ({exc!r})") from exc
