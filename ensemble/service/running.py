@@ -75,7 +75,6 @@ class Running:
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
-        self._told_end = False
 
     # ---- events in, actions out
 
@@ -122,13 +121,12 @@ class Running:
             if records or rows:
                 self._changed = True
                 self._gather()
-            if self.engine.final is not None and not self._told_end:
-                self._told_end = True
+            if ended and self.engine.final is not None:
                 self.flush()
                 self._on_end(self)
 
-        if self.engine.final is None:
-            self._told_end = False
+        # a halted one may be resumed and halt again by one event
+        ended = any(_is_end(record) for record in records)
         self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
 
     def _perform(self, action: Action) -> None:
@@ -165,7 +163,6 @@ class Running:
             self._number(Record(now, "state", {"state": "failed", "reason": self.broken})),
         ]
         self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
-        self._told_end = True
         self.flush()
         self._on_end(self)
 
