@@ -66,6 +66,8 @@ class Running:
         self.seq = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
+        #: the instance goes down: nothing acts any more, be it an event or a timer
+        self.frozen = False
         self._member = member
         self._store = store
         self._log = log
@@ -85,7 +87,7 @@ class Running:
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path. Never raises."""
-        if self.broken is not None:
+        if self.broken is not None or self.frozen:
             return
         try:
             actions = self.engine.handle(event)
@@ -130,6 +132,8 @@ class Running:
         self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
 
     def _perform(self, action: Action) -> None:
+        if self.frozen:
+            return
         if isinstance(action, SetTimer):
             self.set_timer(action.timer, action.at)
         elif isinstance(action, FOR_MEMBER):
