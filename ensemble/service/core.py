@@ -342,7 +342,7 @@ class Service:
                 self._log(syslog.LOG_ERR, f"the end of ensemble {running.id} could not be stored: {error}")
 
         self._store.end(running.id, status, kept)
-        if status["state"] == "halted" and running.broken is None:
+        if running.lingers:
             return
         self._member.close(running.id)
         running.stop()

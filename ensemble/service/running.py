@@ -12,11 +12,11 @@ import errno
 import syslog
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Event, TimerExpired, to_json
+from ensemble.engine.events import Acknowledged, Event, JobEvent, Key, Refused, TimerExpired, to_json
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
 from ensemble.service.protocol import Reply
@@ -30,6 +30,9 @@ _PICTURE = 0.5
 _MESSAGE = 500
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+
+
+_QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Running:
         self.broken: Optional[str] = None
         #: the instance goes down: nothing acts any more, be it an event or a timer
         self.frozen = False
+        #: submissions that the member has and has not answered; after a quarantine their jobs are cancelled
+        self.unanswered: Set[Key] = set()
         self._member = member
         self._store = store
         self._log = log
@@ -89,10 +94,12 @@ class Running:
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path. Never raises."""
-        if self.broken is not None or self.frozen:
+        if self.frozen:
             return
         try:
-            self._take(event)
+            if self.broken is None:
+                self._take(event)
+            self._answered(event)
         except Exception as exc:
             self._quarantine(exc)
 
@@ -148,6 +155,8 @@ class Running:
             self.set_timer(action.timer, action.at)
         elif isinstance(action, FOR_MEMBER):
             self._member.perform(self.id, action)
+            if isinstance(action, Submit):
+                self.unanswered.add(action.key)
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -164,6 +173,9 @@ class Running:
     def _quarantine(self, exc: Exception) -> None:
         """Something broke: tell it, cancel the ensemble's jobs, and leave the rest of the service alone. Never raises."""
         text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        if self.broken is not None:
+            self._log(syslog.LOG_ERR, f"ensemble {self.id}, quarantined before:\n{text}")
+            return
         self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
         self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
         try:
@@ -185,10 +197,26 @@ class Running:
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
-                self._member.perform(self.id, Cancel(id, Cause(None, 0, "its ensemble is quarantined")))
+                self._member.perform(self.id, Cancel(id, _QUARANTINED))
         finally:
             self.flush()
             self._on_end(self)
+
+    def _answered(self, event: Event) -> None:
+        """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
+        if not isinstance(event, (Acknowledged, JobEvent, Refused)) or event.key not in self.unanswered:
+            return
+        self.unanswered.discard(event.key)
+        if self.broken is not None:
+            if not isinstance(event, Refused):
+                self._member.perform(self.id, Cancel(event.id, _QUARANTINED))
+            if not self.unanswered:
+                self._on_end(self)
+
+    @property
+    def lingers(self) -> bool:
+        """Has it ended, and is still needed? A halted one may carry on, a quarantined one may have answers to come."""
+        return bool(self.unanswered) if self.broken is not None else self.engine.final == "halted"
 
     def stop(self) -> None:
         """Drop the timers and end the streams, without a word to the engine."""
