@@ -4,7 +4,7 @@
 Theory of operation. A transport (Flux RPC, or the local socket) calls `handle` for each request and `disconnect`
 when a caller is gone; the member delivers events; both happen in one thread, the member's event loop. Everything
 that comes in passes the one guard: whatever raises is logged, the request is answered, and the service goes on.
-What a request must hold stands in `protocol.py`.
+What a request must hold stands in `protocol.py`, and is checked by `payloads.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import time
 import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ensemble import __version__
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Resume, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
@@ -34,47 +35,6 @@ from ensemble.spec.models import Limits
 _FIRST = "bcdfghjkmnpqrstvwxz"
 _REST = _FIRST + "23456789"
 _LENGTH = 6
-#: rows or records in one answer
-_MOST = 10_000
-
-
-class _Payload(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _SubmitterPayload(_Payload):
-    environment: Dict[str, str] = Field(default_factory=dict)
-    cwd: str = "/"
-    umask: Optional[int] = Field(None, ge=0, le=0o777)
-    rlimits: Dict[str, int] = Field(default_factory=dict)
-
-
-class _Submit(_Payload):
-    text: str
-    file: str = Field("ensemble.yaml", max_length=4096)
-    submitter: _SubmitterPayload
-
-
-class _Id(_Payload):
-    id: str = Field(min_length=1, max_length=256)
-
-
-class _Jobs(_Id):
-    group: Optional[str] = None
-    start: int = Field(0, ge=0)
-    max: int = Field(1000, ge=1, le=_MOST)
-
-
-class _Since(_Id):
-    since: int = Field(0, ge=0)
-
-
-class _Log(_Since):
-    max: int = Field(1000, ge=1, le=_MOST)
-
-
-class _Resume(_Id):
-    limits: Dict[str, Any] = Field(default_factory=dict)
 
 
 class Service:
@@ -179,7 +139,7 @@ class Service:
 
     def _on_submit(self, payload: Any, reply: Reply) -> None:
         self._may_act()
-        request = _parse(_Submit, payload)
+        request = parse(Submission, payload)
         try:
             spec, warnings = load(request.text, request.file)
         except SpecError as exc:
@@ -223,7 +183,7 @@ class Service:
         self._store.create(id, given, created)
 
     def _on_list(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         summaries = []
         for id, stored in self._stored.items():
             if id in self._running:
@@ -233,14 +193,14 @@ class Service:
         reply.send({"ensembles": summaries})
 
     def _on_status(self, payload: Any, reply: Reply) -> None:
-        stored, running = self._find(_parse(_Id, payload).id)
+        stored, running = self._find(parse(Id, payload).id)
         if running is not None:
             reply.send(running.status())
         elif stored.status is not None:
             reply.send(stored.status)
 
     def _on_jobs(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Jobs, payload)
+        request = parse(Jobs, payload)
         stored, running = self._find(request.id)
         rows = self._store.rows(stored.id)
         if running is not None:
@@ -251,7 +211,7 @@ class Service:
         reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Since, payload)
+        request = parse(Since, payload)
         stored, running = self._find(request.id)
         if running is not None:
             running.watch(Watcher(reply, request.since, payload))
@@ -267,19 +227,19 @@ class Service:
         reply.end()
 
     def _on_log(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Log, payload)
+        request = parse(Log, payload)
         stored, _ = self._find(request.id)
         records = self._store.records(stored.id, request.since, request.max)
         reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
 
     def _on_cancel(self, payload: Any, reply: Reply) -> None:
-        self._command(_parse(_Id, payload).id, "cancel", {}, reply)
+        self._command(parse(Id, payload).id, "cancel", {}, reply)
 
     def _on_pause(self, payload: Any, reply: Reply) -> None:
-        self._command(_parse(_Id, payload).id, "pause", {}, reply)
+        self._command(parse(Id, payload).id, "pause", {}, reply)
 
     def _on_resume(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Resume, payload)
+        request = parse(Resume, payload)
         stored, running = self._find(request.id)
         limits: Dict[str, Any] = {}
         if request.limits:
@@ -296,7 +256,7 @@ class Service:
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
 
     def _on_stats(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         reply.send(
             {
                 "host": self._host.kind,
@@ -313,7 +273,7 @@ class Service:
         )
 
     def _on_quit(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         reply.send({})
         self._member.call_at(self._clock(), self._quit)
 
@@ -388,17 +348,3 @@ class Service:
 
 
 _SUMMARY = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs")
-
-
-def _parse(model: Any, payload: Any) -> Any:
-    """The payload as the model has it. Raises BadRequest with the first thing that is wrong."""
-    if payload is None:
-        payload = {}
-    if not isinstance(payload, dict):
-        raise BadRequest("the request's payload is no JSON object", errno.EPROTO)
-    try:
-        return model.model_validate(payload)
-    except ValidationError as exc:
-        fault = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BadRequest(f"bad request: {where}: {fault['msg']}", errno.EPROTO) from None
