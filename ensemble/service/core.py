@@ -198,6 +198,8 @@ class Service:
             reply.send(running.status())
         elif stored.status is not None:
             reply.send(stored.status)
+        else:
+            raise ServiceError(f"ensemble {stored.id} was not taken up again; see the service's log", errno.EAGAIN)
 
     def _on_jobs(self, payload: Any, reply: Reply) -> None:
         request = parse(Jobs, payload)
