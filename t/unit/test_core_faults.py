@@ -301,6 +301,20 @@ def test_frozen() -> None:
     assert any("1 ensembles are left as they are" in text for _, text in house.logged)
 
 
+def test_an_ensemble_that_is_stored_and_was_not_taken_up() -> None:
+    """The store has it without its end, and nothing drives it: each request is answered all the same."""
+    store = MemoryStore()
+    store.create("bcdfgh", {"name": "old", "t_submit": T0}, lambda error: None)
+    house = House(store)
+    for endpoint in ("status", "cancel", "pause", "resume"):
+        number, sentence = house.ask(endpoint, {"id": "old"}).refusal
+        assert number in (errno.EINVAL, errno.EAGAIN)
+        assert "bcdfgh" in sentence
+    assert house.ask("jobs", {"id": "old"}).answer == {"jobs": [], "total": 0}
+    assert house.watch("old").ended
+    assert house.ask("list").answer == {"ensembles": []}
+
+
 def test_an_answer_to_a_caller_that_raises_is_no_harm() -> None:
     house = House()
     id = house.submit(THREE)
