@@ -17,8 +17,6 @@ import time
 import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from pydantic import ValidationError
-
 from ensemble import __version__
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event
@@ -243,16 +241,10 @@ class Service:
     def _on_resume(self, payload: Any, reply: Reply) -> None:
         request = parse(Resume, payload)
         stored, running = self._find(request.id)
-        limits: Dict[str, Any] = {}
-        if request.limits:
-            unknown = sorted(set(request.limits) - set(Limits.model_fields))
-            if unknown:
-                raise BadRequest(f"no limit is called '{unknown[0]}'; there are {', '.join(Limits.model_fields)}")
-            try:
-                limits = Limits.model_validate(request.limits).model_dump(include=set(request.limits))
-            except ValidationError as exc:
-                fault = exc.errors()[0]
-                raise BadRequest(f"limit {fault['loc'][0]}: {fault['msg']}") from None
+        try:
+            limits = Limits.given(request.limits)
+        except ValueError as exc:
+            raise BadRequest(str(exc)) from None
         if running is not None and "halted" in (running.engine.final, running.engine.ending) and not limits:
             raise BadRequest(f"ensemble {stored.id} is halted: {running.engine.reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
