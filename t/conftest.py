@@ -77,6 +77,17 @@ def runtime_dir() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def interrupt() -> Iterator[None]:
+    """Ctrl-C means after a test what it meant before.
+
+    A blocking call of Flux's bindings takes Python's handler away, and does not put it back if the call fails.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def left_over(mark: str = RUN) -> Dict[int, str]:
     """The processes of this run that are alive now, other than pytest itself: id to command line."""
     needle = f"{MARK}={mark}".encode()
