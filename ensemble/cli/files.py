@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import Namespace
 from importlib import resources
@@ -62,14 +63,14 @@ def examples() -> Dict[str, str]:
 
 
 def described(text: str) -> str:
-    """The first comment line of an example that says something."""
+    """The first sentence of the comment that an example opens with."""
+    words: List[str] = []
     for line in text.splitlines():
-        words = line.lstrip("# ").strip()
-        if line.startswith("#") and words and not words.startswith("SPDX-"):
-            return words
-        if line and not line.startswith("#"):
+        if not line.startswith("#"):
             break
-    return ""
+        if not line.startswith("# SPDX-"):
+            words += line.lstrip("#").split()
+    return re.split(r"(?<=\.) ", " ".join(words), maxsplit=1)[0]
 
 
 def example(args: Namespace) -> int:

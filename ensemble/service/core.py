@@ -315,7 +315,7 @@ class Service:
             elif begin:
                 raise NotFound(f"'{wanted}' may be any of {', '.join(s.id for s in begin[:10])}; give more of the id")
             else:
-                raise NotFound(f"no ensemble has the id or name '{wanted}'; `ensemble list` shows those there are")
+                raise NotFound(f"no ensemble has the id or name '{wanted}'; the verb 'list' shows those there are")
         return stored, self._running.get(stored.id)
 
     def _may_act(self) -> None:

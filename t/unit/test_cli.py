@@ -110,6 +110,7 @@ def test_examples(run: Any, place: Path) -> None:
     assert all(len(line.split()) > 3 for line in done.out.splitlines()[1:])
     listed = json.loads(run("example", "--json", member=False).out)
     assert [entry["name"] for entry in listed] == names
+    assert all(entry["description"].endswith(".") for entry in listed), "a whole sentence each"
     for name in names:
         text = run("example", name, member=False).out
         (place / "example.yaml").write_text(text)

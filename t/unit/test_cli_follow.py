@@ -284,8 +284,22 @@ def test_lines_cannot_steer_the_terminal() -> None:
     assert told(record("log", text="\x1b[2Jgone", rule=None)) == ["log: \\x1b[2Jgone"]
 
 
+@pytest.fixture
+def int_handler() -> Iterator[Any]:
+    """A handler of SIGINT of the test's own, whatever became of the signal where the tests were started."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    yield handler
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("way", ["close", "keep"])
-def test_ctrl_c_twice_is_counted_within_two_seconds(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_ctrl_c_twice_is_counted_within_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, int_handler: Any, way: str
+) -> None:
     from ensemble.cli.interrupt import TWICE, Interrupts
 
     now = [100.0]
@@ -302,4 +316,4 @@ def test_ctrl_c_twice_is_counted_within_two_seconds(monkeypatch: pytest.MonkeyPa
         assert interrupts.twice == (way == "close")
         interrupts.forget()
         assert not interrupts.once
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is int_handler
