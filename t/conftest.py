@@ -50,6 +50,9 @@ def why_no_flux() -> Optional[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[MARK] = RUN
+    # What a script runs in the background ignores Ctrl-C, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not the instance, nor the job, that pytest itself may run in.
     for name in ("FLUX_URI", "FLUX_JOB_ID", "ENSEMBLE_JOB"):
         os.environ.pop(name, None)
