@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import Iterator, List, Set, Tuple
 import pytest
 import yaml
 
-from ensemble.cli.main import VERBS
+from ensemble.cli.main import VERBS, _parser
 from ensemble.errors import SpecError
 from ensemble.spec import metrics, models
 from ensemble.spec.load import load
@@ -138,6 +139,24 @@ def test_the_manual_names_every_verb() -> None:
     text = MANUAL.read_text()
     missing = [verb for verb in VERBS if not re.search(rf"^\\fB{verb}\\fR", text, re.MULTILINE)]
     assert not missing
+
+
+def options(parser: argparse.ArgumentParser) -> Set[str]:
+    found: Set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*(options(verb) for verb in action.choices.values()))
+        elif action.help != argparse.SUPPRESS:
+            found.update(action.option_strings)
+    return found
+
+
+def test_the_manual_names_every_option() -> None:
+    text = MANUAL.read_text().replace("\\-", "-")
+    known = options(_parser())
+    assert "--json" in known
+    assert not [option for option in known if f"\\fB{option}\\fR" not in text]
+    assert not set(re.findall(r"\\fB(--[a-z-]+)\\fR", text)) - known
 
 
 @pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -151,6 +152,18 @@ def test_installed_it_works_and_goes_again(tmp_path: Path) -> None:
         capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60, check=False,
     )  # fmt: skip
     assert where.stdout.strip() == str(private / "lib/ensemble/__init__.py"), where.stderr
+
+    # The rc scripts bring the service up before the initial program, in both ways of hosting it.
+    env["FLUX_MODULE_PATH_PREPEND"] = str(stage / "p/lib/flux/modules")
+    env["FLUX_RC_EXTRA"] = str(stage / "p/etc/flux")
+    env["FLUX_MODPROBE_PATH_APPEND"] = str(stage / "p/etc/flux/modprobe")
+    for host in ("process", "module"):
+        started = subprocess.run(
+            ["flux", "start", f"--conf=ensemble.host={host}", "flux", "ensemble", "service", "status", "--json"],
+            capture_output=True, text=True, env=env, cwd=tmp_path, timeout=100, check=False,
+        )  # fmt: skip
+        assert started.returncode == 0, started.stderr
+        assert json.loads(started.stdout)["host"] == host
 
     done = call("uninstall", PREFIX="/p", DESTDIR=str(stage))
     assert done.returncode == 0, done.stderr
