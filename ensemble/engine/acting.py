@@ -136,9 +136,12 @@ def _stop(firing: _Firing, action: Action) -> None:
 def _terminate(firing: _Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, f"terminate{f' ({action.status})' if action.status else ''}")
-    if action.status:
+    reason = f"terminated by rule '{firing.rule.id}'"
+    if engine.decreed is not None:  # a rule has failed: nothing makes that undone
+        reason = engine.reason or reason
+    elif action.status:
         engine.decreed = "complete" if action.status == "success" else "failed"
-    ending.end(engine, engine.decreed or "complete", f"terminated by rule '{firing.rule.id}'")
+    ending.end(engine, engine.decreed or "complete", reason)
     engine.closed = True
     cancel_all(engine, firing.cause(action))
 
