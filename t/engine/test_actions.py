@@ -162,13 +162,15 @@ def test_stop_lets_jobs_end_and_submits_no_more(world: Any) -> None:
         rule("job-success", act("stop"), act("submit", "b"), id="stop"),
         rule("job-success", act("submit", "b"), LOG, id="later", repetitions="unlimited"),
         rule("heartbeat", act("submit", "b"), id="beat", every=2, repetitions="unlimited"),
+        rule("heartbeat", act("submit", "b"), id="common", repetitions="unlimited"),
         rule("timer", act("submit", "b"), id="timer", after=12.5),
     ]
     plans = {"a": [Plan(run=float(n)) for n in range(10, 15)], "b": Plan(run=1.0)}
-    w = world(rules, [{"name": "a", "count": 5}, "b"], plans=plans, limits={"max_active": 4}).run()
+    w = world(rules, [{"name": "a", "count": 5}, "b"], plans=plans, limits={"max_active": 4},
+              logging={"heartbeat": 2}).run()  # fmt: skip
     assert w.counts("a")["success"] + w.counts("b")["success"] == len(w.submits())
     stopped = w.fired("stop")[0]
-    assert all(t < stopped for t in w.fired("beat"))
+    assert all(t < stopped for t in w.fired("beat") + w.fired("common"))
     assert w.fired("timer") == []
     # what rules other than timers say is still heard, but it submits nothing
     assert len(w.logged()) >= 1

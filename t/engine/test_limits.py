@@ -197,6 +197,15 @@ def test_a_limit_while_the_last_jobs_clean_up_may_be_raised_as_well(world: Any) 
     assert w.fired("end") != []
 
 
+def test_the_rules_of_the_end_fire_once_in_all(world: Any) -> None:
+    rules = [START, rule("end", LOG, id="end", repetitions="unlimited")]
+    w = world(rules, [{"name": "a", "count": 2}], limits={"max_jobs": 1}).run()
+    w.command("resume", limits={"max_jobs": 2})
+    w.run()
+    assert w.engine.final == "complete"
+    assert len(w.fired("end")) == 1
+
+
 def test_no_postponed_firing_is_lost_by_a_resume_without_a_limit(world: Any) -> None:
     again = rule("job-success", act("submit", "b"), id="again", name="a", repetitions="unlimited")
     w = world([START, again], [{"name": "a", "count": 3}, "b"], limits={"max_firings": 1})
@@ -277,7 +286,7 @@ def test_cancel_by_the_user(world: Any) -> None:
     w.command("cancel")
     sent = len(w.of(Submit))
     w.command("cancel")
-    w.command("pause")
+    assert w.command("pause") == []
     w.command("resume")
     assert w.engine.state == "stopping"
     w.run()

@@ -154,6 +154,21 @@ def test_order_within_one_event(world: Any) -> None:
     assert w.logged()[0] == "1"
 
 
+def test_file_order_within_the_job_triggers_of_one_event(world: Any) -> None:
+    triggers = ["job-cleanup", "job-success", "job-finish"]
+    w = world([*(rule(t, LOG, id=t) for t in triggers), START]).run()
+    assert w.fired_rules() == ["start", *triggers]
+
+
+def test_file_order_of_groups_that_are_complete_at_once(world: Any) -> None:
+    groups = ["d", "b", "a", "c"]
+    rules = [rule("group-complete", LOG, id=g, name=g) for g in groups]
+    first = rule("start", act("submit", "e"), *(act("submit", g) for g in "abcd"))
+    drop = rule("job-success", act("cancel", "all", state="pending"), name="e")
+    w = world([*rules, first, drop], ["a", "b", "c", "d", "e"], limits={"max_active": 1}).run()
+    assert [r for r in w.fired_rules() if len(r) == 1] == groups
+
+
 def test_actions_in_order_and_seen_by_the_rules_behind_them(world: Any) -> None:
     rules = [
         rule("start", act("submit", "b"), act("log", value="{ensemble.active}"), act("submit", "a"), id="first"),
@@ -202,6 +217,16 @@ def test_a_rule_that_raises_fails_and_harms_no_other(world: Any, monkeypatch: An
     assert len(w.fired("good")) == 2
     assert len(w.fired("end")) == 1
     assert w.counts()["success"] == 2, "as stop: what runs may end"
+
+
+@pytest.mark.parametrize("keys", [{}, {"status": "success"}, {"status": "failure"}])
+def test_a_failed_rule_is_not_undone_by_a_terminate(world: Any, keys: Any) -> None:
+    rules = [START, rule("timer", LOG, id="bad", after=5), rule("timer", act("submit", "a"), after=99)]
+    w = world([*rules, rule("job-success", act("terminate", **keys))], [{"name": "a", "count": 2}])
+    w.engine.fail_rule(w.engine.book.by_id["bad"], ValueError("x"))
+    w.run()
+    assert w.engine.final == "failed"
+    assert "rule 'bad' failed" in w.engine.reason
 
 
 def test_timers_that_are_late_stale_or_doubled(world: Any) -> None:
