@@ -3,7 +3,7 @@
 
 A firing and what it does are one line: a `rule` record is held until the first of its `action` records, which the
 service sends right behind it. Jobs that went well are not told one by one; of those that failed, the first few of
-each group.
+each group. A file with `logging.debug` has every event of its jobs told.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Narrator:
     def __init__(self, t_start: Optional[float] = None) -> None:
         #: seconds since the epoch; lines carry the time since then
         self._t_start = t_start
+        #: the file has `logging.debug`
+        self._debug = False
         self._held: Optional[Dict[str, Any]] = None
         self._failures: Dict[str, int] = {}
         self._errors: Dict[str, int] = {}
@@ -58,6 +60,7 @@ class Narrator:
         if kind == "rule":
             self._held = record
         elif kind == "submitted":
+            self._debug = bool(record.get("debug"))
             yield self._line("state", record, f"{record.get('name')} ({record.get('id')}) submitted")
         elif kind == "state":
             reason = record.get("reason")
@@ -77,13 +80,16 @@ class Narrator:
             yield self._line("error", record, text + again)
 
     def _job(self, record: Dict[str, Any]) -> Iterator[Line]:
-        # of a refused job an error record has told already
-        if record.get("event") != "finish" or record.get("result") != "failed" or record.get("cause") == "refused":
-            return
         group = str(record.get("group"))
+        name = f"job {record.get('job')} of {group}" if record.get("job") is not None else f"a job of {group}"
+        event, result = record.get("event"), record.get("result")
+        # of a refused job an error record has told already
+        if event != "finish" or result != "failed" or record.get("cause") == "refused":
+            if self._debug:
+                yield self._line("plain", record, f"{name}: {event}{f' ({result})' if result else ''}")
+            return
         told = self._failures[group] = self._failures.get(group, 0) + 1
-        if told <= TOLD_FAILURES:
-            name = f"job {record.get('job')} of {group}" if record.get("job") is not None else f"a job of {group}"
+        if told <= TOLD_FAILURES or self._debug:
             yield self._line("error", record, f"{name} failed: {why(record)}")
         elif told == TOLD_FAILURES + 1:
             yield self._line("error", record, f"more jobs of {group} fail; they are only counted from here on")

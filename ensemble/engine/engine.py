@@ -22,6 +22,7 @@ from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
     BASE_EVENTS,
+    JOB_EVENTS,
     Acknowledged,
     ActionDone,
     Begin,
@@ -100,8 +101,8 @@ class Engine:
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
         self.refused: Dict[Key, Optional[int]] = {}
-        #: job events of RFC 21 that the rules need beyond BASE_EVENTS
-        self.wanted_events = frozenset(self.book.on_event) - frozenset(BASE_EVENTS)
+        #: job events of RFC 21 that are needed beyond BASE_EVENTS
+        self.wanted_events = frozenset(JOB_EVENTS if spec.logging.debug else self.book.on_event) - {*BASE_EVENTS}
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, str]] = []
         self._takers: Dict[type, Callable[[Any], None]] = {
@@ -184,6 +185,8 @@ class Engine:
         if name == "alloc" and "ranks" in event.context:
             job.ranks = str(event.context["ranks"])
         life.advance(self, job, name, event)
+        if self.spec.logging.debug:
+            life.tell(self, job, event)
         triggers = self.book.on_event.get(name)
         if triggers:
             for trigger in triggers:

@@ -163,6 +163,17 @@ def stray(engine: Engine, id: JobId) -> None:
         engine.emit(Cancel(id, Cause(None, 0, "its submission had been refused")))
 
 
+def tell(engine: Engine, job: Job, event: JobEvent) -> None:
+    """A record of an event as the queue told it, for `logging.debug`; those that are recorded anyway are left out."""
+    if event.name in ("submit", "start", "finish"):
+        return
+    job.heard = job.heard or {}
+    # told again after a lost connection
+    if event.t > job.heard.get(event.name, -1.0):
+        job.heard[event.name] = event.t
+        engine.record("job", job=job.id, group=job.group, event=event.name)
+
+
 def _record(engine: Engine, job: Job, event: str) -> None:
     data = {"job": job.id, "group": job.group, "event": event}
     if job.result is not None:

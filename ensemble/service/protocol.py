@@ -34,7 +34,7 @@ JOB     {id, group, state: held|submitting|pending|running|finished|inactive, re
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
         note: None, or the note of its exception, or the reason of its refusal
 RECORD  {seq, t, type, ...}, seq from 1 without a gap
-  submitted {id, name, file}
+  submitted {id, name, file, debug}
   state     {state, reason}
   rule      {rule, trigger, firing, remaining, text}              the rule fires; text is its name or metric and value
   action    {rule, firing, action, label, count, text}            what it does

@@ -88,7 +88,7 @@ class Running:
     def announce(self, name: str, file: str) -> None:
         """Write the first record: what was submitted."""
         self.seq += 1
-        given = {"id": self.id, "name": name, "file": file}
+        given = {"id": self.id, "name": name, "file": file, "debug": self.engine.spec.logging.debug}
         record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
         self._store.commit(self.id, Commit([], [], [record], []), lambda error: None)
 

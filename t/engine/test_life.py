@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.engine import jobs as life
 from ensemble.engine.actions import Cancel, Submit
-from ensemble.engine.events import Acknowledged, JobEvent, Refused
+from ensemble.engine.events import BASE_EVENTS, JOB_EVENTS, Acknowledged, JobEvent, Refused
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import InternalError, TransitionError
 from t.engine.harness import EXIT1, T0, Plan, act, rule
@@ -48,6 +48,16 @@ def test_the_acknowledgement_may_come_anywhere(world: Any, place: int) -> None:
         "t_end": T0 + 7, "ranks": "0-1", "params": {}, "values": {},
     }  # fmt: skip
     assert [r["event"] for r in w.records("job")] == ["submit", "start", "finish"]
+
+
+def test_debug_records_every_event_once(world: Any) -> None:
+    w = world([START], by_hand=True, logging={"debug": True})
+    assert w.engine.wanted_events == set(JOB_EVENTS) - set(BASE_EVENTS)
+    key = w.submits()[0].key
+    events = whole_life(key)
+    for event in (*events[:-1], *events):
+        w.feed(event)
+    assert [r["event"] for r in w.records("job")] == [event.name for event in events]
 
 
 def test_the_whole_backlog_may_come_twice(world: Any) -> None:

@@ -80,7 +80,7 @@ def job(number: int = 1, **given: Any) -> Dict[str, Any]:
 def story(state: str = "complete", reason: str = "all is said") -> List[Dict[str, Any]]:
     """The records of a small ensemble from its submission to its end."""
     told: List[Dict[str, Any]] = [
-        {"type": "submitted", "id": "bcdfgh", "name": "hello", "file": "hello.yaml"},
+        {"type": "submitted", "id": "bcdfgh", "name": "hello", "file": "hello.yaml", "debug": False},
         {"type": "state", "state": "running", "reason": None},
         {"type": "rule", "rule": "rule-1", "trigger": "start", "firing": 1, "remaining": 0, "text": "start"},
         {"type": "action", "rule": "rule-1", "firing": 1, "action": "submit", "label": "sleep", "count": 2},

@@ -273,6 +273,22 @@ def test_failures_are_told_up_to_a_number() -> None:
     assert told({**bad, "result": "cancelled"}, {**bad, "result": "success"}, {**bad, "event": "start"}) == []
 
 
+def test_debug_in_the_file_has_every_event_told() -> None:
+    job = {"job": "7", "group": "g"}
+    events = [record("job", **job, event=event) for event in ("submit", "alloc")]
+    failed = record("job", **job, event="finish", result="failed", cause="exit", exit_code=1)
+    done = record("job", **job, event="finish", result="success", cause=None)
+    ends = [done, *[failed] * (TOLD_FAILURES + 2)]
+    for debug in (True, False):
+        begin = record("submitted", id="i", name="n", file="f", debug=debug)
+        lines = told(begin, *events, *ends)[1:]
+        if debug:
+            assert lines[:3] == ["job 7 of g: submit", "job 7 of g: alloc", "job 7 of g: finish (success)"]
+            assert lines[3:] == ["job 7 of g failed: exit code 1"] * (TOLD_FAILURES + 2)
+        else:
+            assert len(lines) == TOLD_FAILURES + 1
+
+
 def test_the_same_error_is_told_a_few_times() -> None:
     lines = told(*[record("error", text="refused", rule="r")] * 1000, record("error", text="other", rule=None))
     assert len(lines) == TOLD_ERRORS + 1

@@ -171,6 +171,7 @@ def test_log_and_its_pages(house: House) -> None:
         "id": id,
         "name": "hello",
         "file": "hello.yaml",
+        "debug": False,
     }
     rest = house.ask("log", {"id": id, "since": 2}).answer
     assert [(r["seq"], r["type"]) for r in rest["records"]] == [(3, "rule"), (4, "action")]
