@@ -49,7 +49,8 @@ def heartbeat_period(spec: Spec) -> float:
     """Seconds between two heartbeats of the ensemble; 0 where it has none.
 
     That is `logging.heartbeat`, and HEARTBEAT where the file sets none and uses what only heartbeats drive: a
-    heartbeat rule without a period of its own, or a metric that looks at the jobs still pending.
+    heartbeat rule without a period of its own, a metric that looks at the jobs still pending, or a rule that waits
+    for time to pass (a `log` line has the time without them).
     """
     if spec.logging.heartbeat > 0:
         return spec.logging.heartbeat
@@ -58,6 +59,8 @@ def heartbeat_period(spec: Spec) -> float:
         if rule.trigger == "heartbeat" and not rule.every:
             return HEARTBEAT
         paths = [rule.name or ""] if rule.trigger == "metric" else []
+        if paths == ["ensemble.elapsed"]:
+            return HEARTBEAT
         paths += [path for a in rule.actions if a.name == "log" for _, path in log_paths(str(a.value))]
         if any(_ages(path, groups) for path in paths):
             return HEARTBEAT

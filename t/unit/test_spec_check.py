@@ -230,6 +230,8 @@ HEARTBEATS = [
     ("", "- {trigger: metric, name: mean.sleep-pending, when: '> 3', action: {name: stop}}", 60.0),
     ("", "- {trigger: metric, name: mean.sleep.pending, when: '> 3', action: {name: stop}}", 0.0),
     ("", "- {trigger: idle, action: {name: log, value: 'waits {max.sleep.waiting}'}}", 60.0),
+    ("", "- {trigger: metric, name: ensemble.elapsed, when: '> 90', action: {name: stop}}", 60.0),
+    ("", "- {trigger: idle, action: {name: log, value: 'after {ensemble.elapsed}'}}", 0.0),
     ("logging: {heartbeat: 3}", "", 3.0),
     ("logging: {heartbeat: 90s}", "- {trigger: heartbeat, action: {name: stop}}", 90.0),
     ("logging: {heartbeat: 0}", "- {trigger: heartbeat, action: {name: stop}}", 60.0),
