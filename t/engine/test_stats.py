@@ -139,6 +139,8 @@ def test_damaged_states_are_record_errors() -> None:
     good = fed([1.0, 2.0, 3.0]).to_json()
     bad: List[Any] = [None, [], "x", {}, {**good, "n": "many"}, {**good, "moments": None}, {**good, "others": {}}]
     bad += [{**good, "last": 3}, {**good, "others": {**good["others"], "median": ["AAAA", True]}}]
+    odd = "A" * 4 + good["others"]["median"][0]
+    bad += [{**good, "others": {**good["others"], "median": [text, True]}} for text in (odd, "?", "", 5, None)]
     bad += [{**good, "others": {**good["others"], "sum": "zero"}}, {**good, "stats": ["moment"]}]
     for state in bad:
         with pytest.raises(RecordError):
