@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import subprocess
 import sys
@@ -151,11 +152,12 @@ def _line(ready: int) -> str:
 
 
 def _last_words(log: Path, start: int) -> str:
-    """The last line that the service wrote into its log behind `start`."""
+    """The last line that the service wrote into its log behind `start`, without its time and level."""
     try:
         with open(log, "rb") as file:
             file.seek(start)
             lines = file.read(1 << 20).decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return re.sub(r"^\d[\dT:-]+ [a-z]+: ", "", last)

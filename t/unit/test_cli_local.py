@@ -311,3 +311,12 @@ def test_ctrl_c_twice_cancels_without_a_question_answered(place: Place) -> None:
     terminal.expect("[c]ancel")
     terminal.type("\x03")
     assert terminal.end() == 4
+
+
+def test_a_service_that_cannot_start_says_why(place: Place) -> None:
+    Path(place.env["XDG_RUNTIME_DIR"], "ensemble").mkdir(mode=0o777)
+    os.chmod(Path(place.env["XDG_RUNTIME_DIR"], "ensemble"), 0o777)
+    done = place.run("run", place.write(TWO_STEPS))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ensemble: the local service did not start: others can get into ")
