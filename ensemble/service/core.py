@@ -122,7 +122,7 @@ class Service:
             for running in self._running.values():
                 running.frozen = True
             if self.active:
-                self._log(syslog.LOG_INFO, f"{reason}: {self.active} ensembles are left as they are")
+                self._log(syslog.LOG_INFO, f"{reason}; ensembles left as they are: {self.active}")
 
     def stop(self) -> None:
         """End all streams, stop the member, close the store."""

@@ -298,7 +298,7 @@ def test_frozen() -> None:
     assert len(house.ask("list").answer["ensembles"]) == 1
     assert house.ask("jobs", {"id": id}).answer["total"] == 1
     assert house.ask("quit").answer == {}
-    assert any("1 ensembles are left as they are" in text for _, text in house.logged)
+    assert any("ensembles left as they are: 1" in text for _, text in house.logged)
 
 
 def test_an_ensemble_that_is_stored_and_was_not_taken_up() -> None:
