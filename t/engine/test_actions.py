@@ -102,6 +102,26 @@ def test_a_job_is_cancelled_once(world: Any) -> None:
     assert len(w.of(Cancel)) == 1
 
 
+def test_what_a_cancel_ends_is_cancelled_also_where_the_queue_tells_no_exception(world: Any) -> None:
+    w = world([START, rule("job-start", act("cancel", "a"))], by_hand=True)
+    key = w.submits()[0].key
+    w.feed(JobEvent(T0 + 1, 7, "submit", {}, key))
+    for name in ("start", "finish", "clean"):
+        w.feed(JobEvent(T0 + 2, 7, name, {"status": 15}))
+    assert w.results() == {"cancelled": 1}
+
+
+def test_what_has_finished_is_not_cancelled(world: Any) -> None:
+    w = world([START, rule("job-finish", act("cancel", "all"))], by_hand=True)
+    key = w.submits()[0].key
+    w.feed(JobEvent(T0 + 1, 7, "submit", {}, key))
+    for name in ("start", "finish", "clean"):
+        w.feed(JobEvent(T0 + 2, 7, name, {"status": 0}))
+    assert w.of(Cancel) == []
+    assert w.results() == {"success": 1}
+    assert [r["count"] for r in w.records("action", action="cancel")] == [0]
+
+
 def test_cancel_tells_of_those_that_were_held(world: Any) -> None:
     rules = [START, rule("timer", act("cancel", "a"), after=5)]
     w = world(rules, [{"name": "a", "count": 9}], limits={"max_active": 2}).run()

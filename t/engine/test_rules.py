@@ -8,7 +8,7 @@ from typing import Any, List
 import pytest
 
 from ensemble.engine import acting, ending
-from ensemble.engine.actions import Submit
+from ensemble.engine.actions import SetTimer, Submit
 from ensemble.engine.events import Acknowledged, JobEvent, Refused, TimerExpired
 from t.engine.harness import T0, Plan, World, act, make_spec, rule
 
@@ -110,6 +110,7 @@ def test_a_metric_is_looked_at_once_more_at_the_end_of_a_cooldown(world: Any) ->
     r = rule("metric", LOG, id="r", name="count.a.success", when=">= 1", repetitions="unlimited", cooldown=15)
     w = world([START, r], [{"name": "a", "count": 4}], plans={"a": ending_at(10, 20, 21, 100)}).run()
     # at 10 and, since one was dropped at 20, at 25; nothing was dropped then; at 100
+    assert [s.at - T0 for s in w.of(SetTimer) if s.timer == "cooldown:1"] == [pytest.approx(25.0)]
     assert seconds(w.fired("r")) == [10.0, 25.0, 100.0]
 
 
