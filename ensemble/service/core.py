@@ -255,7 +255,7 @@ class Service:
             {
                 "host": self._host.kind,
                 "pid": os.getpid(),
-                "supervisor_pid": self._host.supervisor_pid,
+                "supervisor_pid": self._host.supervisor_pid if self._host.supervised() else None,
                 "version": __version__,
                 "t_start": self._t_start,
                 "restarts": self._host.restarts,

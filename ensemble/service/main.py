@@ -128,7 +128,8 @@ def _serve_process(args: argparse.Namespace) -> int:
     except OSError as exc:
         return _say(f"no Flux instance can be reached ({exc.strerror or exc})", supervisor.EXIT_GONE)
     host = flux_host.FluxHost(handle)
-    maker = service_maker(Host("process", args.supervisor, args.restarts))
+    # one that was killed is our parent no more
+    maker = service_maker(Host("process", args.supervisor, args.restarts, lambda: os.getppid() == args.supervisor))
 
     def ready() -> None:
         again = f", restarted because it {args.cause} (restart {args.restarts})" if args.cause else ""

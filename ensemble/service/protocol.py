@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import errno as _errno
 from abc import ABC, abstractmethod
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 #: the name registered with Flux; endpoints are SERVICE.<endpoint>
 SERVICE = "ensemble"
@@ -88,3 +88,5 @@ class Host(NamedTuple):
     supervisor_pid: Optional[int] = None
     #: times that the supervisor has restarted it
     restarts: int = 0
+    #: does the supervisor still live?
+    supervised: Callable[[], bool] = lambda: True

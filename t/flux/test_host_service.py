@@ -114,7 +114,8 @@ def test_sigterm_to_the_service_is_an_end_not_a_death(handle, stats):
 def test_the_service_outlives_its_supervisor(handle, stats):
     os.kill(stats["supervisor_pid"], signal.SIGKILL)
     gone(stats["supervisor_pid"])
-    assert answering(handle)["pid"] == stats["pid"]
+    left = answering(handle)
+    assert (left["pid"], left["supervisor_pid"]) == (stats["pid"], None), "and it names no dead one"
 
 
 def test_a_guest_cannot_see_or_end_it(flux_instance, handle, stats):
