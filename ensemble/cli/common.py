@@ -15,7 +15,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
-from ensemble.errors import NoService
+from ensemble.errors import NoService, UsageError
 from ensemble.service.client import Client, choose, connect
 from ensemble.spec.faults import escape
 
@@ -97,7 +97,10 @@ def load(path: str) -> Loaded:
     """The checked file. Raises SpecError with all faults, or UsageError for a file that cannot be read."""
     from ensemble.spec.load import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except OSError as exc:
+        raise UsageError(f"the file '{clean(path)}' cannot be read: {exc.strerror or exc}") from None
 
 
 def submitter() -> Dict[str, Any]:

@@ -66,7 +66,7 @@ class _Column:
         return self._pad(shown, ">" if right else "<")
 
     def heading(self, text: str) -> str:
-        shown = text if self.precision is None or self.number else text[: max(self.precision, self.width)]
+        shown = text[: max(self.precision, self.width)] if self.width and self.precision and not self.number else text
         return self._pad(shown, "<")
 
     def _precise(self) -> str:

@@ -10,6 +10,7 @@ import re
 import signal as _signals
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Union
 
+from ensemble.engine import ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -71,7 +72,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
-    engine.drop()
+    ending.drop(engine)
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
@@ -99,13 +100,13 @@ def _submit(firing: _Firing, action: Action) -> None:
         return
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")
-    engine.pump()
+    ending.pump(engine)
 
 
 def _cancel_action(firing: _Firing, action: Action) -> None:
     engine = firing.engine
     if action.state in (None, "pending"):
-        engine.drop(None if action.label == "all" else action.label)
+        ending.drop(engine, None if action.label == "all" else action.label)
     count = _cancel(_chosen(engine, action), engine, firing.cause(action))
     firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
 
@@ -126,7 +127,7 @@ def _kill(firing: _Firing, action: Action) -> None:
 def _stop(firing: _Firing, action: Action) -> None:
     firing.tell(action, "stop")
     if firing.engine.ending is None:
-        firing.engine.end("complete", f"stopped by rule '{firing.rule.id}'")
+        ending.end(firing.engine, "complete", f"stopped by rule '{firing.rule.id}'")
 
 
 def _terminate(firing: _Firing, action: Action) -> None:
@@ -134,7 +135,7 @@ def _terminate(firing: _Firing, action: Action) -> None:
     firing.tell(action, f"terminate{f' ({action.status})' if action.status else ''}")
     if action.status:
         engine.decreed = "complete" if action.status == "success" else "failed"
-    engine.end(engine.decreed or "complete", f"terminated by rule '{firing.rule.id}'")
+    ending.end(engine, engine.decreed or "complete", f"terminated by rule '{firing.rule.id}'")
     engine.closed = True
     cancel_all(engine, firing.cause(action))
 

@@ -23,8 +23,9 @@ from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.flux_facts import f58, owner_of
 from ensemble.members.flux_jobspec import Template, own_umask, template
-from ensemble.members.flux_journal import Journal, f58, owner_of
+from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
@@ -195,11 +196,13 @@ class FluxMember(Member):
 
     def _drain(self) -> None:
         until = time.monotonic() + _SLICE
-        while self._outbox and time.monotonic() < until:
-            self._hand_over(*self._outbox.popleft())
-        self._draining = bool(self._outbox)
-        if self._draining:
-            self._internal.after(0.0, self._drain)
+        try:
+            while self._outbox and time.monotonic() < until:
+                self._hand_over(*self._outbox.popleft())
+        finally:
+            self._draining = bool(self._outbox)
+            if self._draining:
+                self._internal.after(0.0, self._drain)
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
         if ensemble in self._open and self._deliver is not None:

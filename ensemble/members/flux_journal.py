@@ -34,10 +34,10 @@ from typing import Any, Callable, Deque, Dict, FrozenSet, List, Optional, Set, T
 import flux
 from flux.constants import FLUX_MSGTYPE_RESPONSE
 from flux.core.inner import ffi, lib
-from flux.idset import IDset
 
 from ensemble.engine.events import BASE_EVENTS, JobEvent, Key
-from ensemble.members.flux_jobspec import ID_TAG, KEY_ATTRIBUTE
+from ensemble.members.flux_facts import output_of, owner_of, ranks_of
+from ensemble.members.flux_jobspec import KEY_ATTRIBUTE
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -174,7 +174,7 @@ class Journal:
             self._outputs[id] = job.output
             if len(self._outputs) > _MAX_OUTPUTS:
                 self._outputs.popitem(last=False)
-        while self._ended[0][0] < self._newest - 2 * _SLACK:
+        while self._ended and self._ended[0][0] < self._newest - 2 * _SLACK:
             self._ended_ids.discard(self._ended.popleft()[1])
 
     def output(self, id: int) -> Optional[str]:
@@ -366,41 +366,7 @@ class Journal:
             end = next((entry["timestamp"] for entry in events if entry["name"] in ("clean", "invalidate")), None)
             if end is not None and end < self._newest - _SLACK:
                 return None
-        job = _Job(key.ensemble, key, _output(attributes["system"], id), watched)
+        job = _Job(key.ensemble, key, output_of(attributes["system"], id), watched)
         self._known[id] = job
         watched.jobs.add(id)
         return job
-
-
-def owner_of(handle: flux.Flux) -> int:
-    """The user id of the instance's owner."""
-    return int(handle.attr_get("security.owner"))
-
-
-def ranks_of(R: Any) -> str:
-    """The ranks of a resource set (RFC 20), as an idset; empty if it names none."""
-    try:
-        ranks = [str(entry["rank"]) for entry in R["execution"]["R_lite"]]
-        return ranks[0] if len(ranks) == 1 else str(IDset(",".join(ranks)))
-    except (KeyError, TypeError, IndexError, ValueError):
-        return ""
-
-
-def _output(system: Dict[str, Any], id: int) -> Optional[str]:
-    """The path of a job's stdout, from its jobspec; None if it goes to the KVS."""
-    try:
-        stdout = system["shell"]["options"]["output"]["stdout"]
-        if stdout["type"] != "file":
-            return None
-        path = stdout["path"].replace(ID_TAG, f58(id)).replace("{{name}}", system["job"]["name"])
-        return str(os.path.join(system["cwd"], path))
-    except (KeyError, TypeError, AttributeError):
-        return None
-
-
-def f58(id: int) -> str:
-    """A job id as users write it, in ASCII. An id that is none is shown as a number."""
-    text = ffi.new("char[64]")
-    if id < 0 or lib.flux_job_id_encode(id, b"f58plain", text, 64) < 0:
-        return str(id)
-    return str(ffi.string(text).decode())

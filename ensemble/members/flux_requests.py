@@ -28,8 +28,9 @@ from flux.future import Future
 
 from ensemble.engine.actions import Cancel, Kill
 from ensemble.engine.events import Acknowledged, ActionDone, Event, Key, Refused
+from ensemble.members.flux_facts import f58
 from ensemble.members.flux_jobspec import Template
-from ensemble.members.flux_journal import Journal, f58
+from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
+import socket
 import syslog
 import time
 import traceback
@@ -295,12 +296,25 @@ class FluxHost:
             del self._streams[key]
 
     def _watch_signals(self) -> None:
-        watcher = self.handle.signal_watcher_create(signal.SIGTERM, guarded(self.log, self._on_signal))
+        """End at SIGTERM or SIGINT.
+
+        Not by a signal watcher of Flux: that blocks the signal in this thread only, and numpy has threads of its own,
+        in which it would kill the process. A handler of Python is called for the whole process, and wakes us up here.
+        """
+        self._wakeup = socket.socketpair()
+        self._wakeup[1].setblocking(False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        watcher = self.handle.fd_watcher_create(
+            self._wakeup[0].fileno(), guarded(self.log, self._on_signal), FLUX_POLLIN
+        )
         watcher.start()
         self._watchers.append(watcher)
 
     def _on_signal(self, *_: Any) -> None:
-        self.stop(SIGNALLED)
+        if self._wakeup[0].recv(64):
+            self.stop(SIGNALLED)
 
     def _watch_broker(self) -> None:
         """Be told when the broker changes its state."""

@@ -11,6 +11,7 @@ Flux, the service and what they need are imported late: the supervisor and the r
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
 
@@ -178,6 +179,8 @@ def service_maker(where: Host) -> Callable[[FluxHost], Service]:
     """What `FluxHost.run` needs to build the real service."""
 
     def make(host: FluxHost) -> Service:
+        # Read once, by numpy: a thread for each core of a big machine is nothing that statistics of ours need.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from ensemble.members.flux import FluxMember
         from ensemble.service.core import Service
         from ensemble.service.store import MemoryStore

@@ -130,8 +130,8 @@ class _Check:
         command, script = job.get("command"), job.get("script")
         if command is not None and script is not None:
             self._report.add(job.key("script"), "a job has both command and script", expected="one of them")
-        elif not any(misspelt(job, key, list(JobSet.model_fields)) for key in ("command", "script")) and (
-            (command is None and script is None) or (script is not None and script.text in ("null", "~"))
+        elif command is script is None and not any(
+            misspelt(job, key, list(JobSet.model_fields)) for key in ("command", "script")
         ):
             self._report.add(
                 job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"

@@ -132,7 +132,11 @@ class _Shape:
         entries = dict(node.value)
         for word in NOT_YET.get(where, ()):
             if word in entries:
-                self._report.add(entries.pop(word)[0], f"'{word}' is not supported yet", value=word, expected=None)
+                self._report.add(entries.pop(word)[0], f"'{word}' is not supported yet", value=word)
+        for word, field in _MODELS[where].model_fields.items():
+            # null, written out, is as good as no key, where no key is as good as None
+            if field.default is None and word in entries and _null(entries[word][1]):
+                del entries[word]
         return entries
 
     def _filled(self, entries: Dict[str, Tuple[Node, Node]]) -> None:
@@ -232,6 +236,20 @@ class _Shape:
                     name += "x"
                 given.add(name)
                 item.value["id"] = (item, _scalar(name, item))
+
+
+_MODELS: Dict[str, Type[BaseModel]] = {
+    "file": Spec,
+    "logging": Logging,
+    "limit": Limits,
+    "job": JobSet,
+    "rule": Rule,
+    "action key": Action,
+}
+
+
+def _null(node: Node) -> bool:
+    return node.kind == "scalar" and node.value is None and not node.empty and node is not _Told
 
 
 def _scalar(value: Any, at: Node) -> Node:

@@ -78,6 +78,22 @@ _STRING = {"type": "string"}
 _NUMBER = {"type": "number"}
 _SHARE = {"type": "string", "pattern": "%$"}
 
+
+def _when(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError('expected a number, or a comparator and a number such as "> 5"')
+    return value.real
+
+
+def _failures(value: Any) -> Union[int, str]:
+    try:
+        return str(value) if value in ("none", "all") else number_or_percent(value)
+    except ValueError:
+        raise ValueError('expected none, all, a number of jobs, or a share such as "10%"') from None
+
+
 Count = Annotated[int, Between(1, 10_000_000)]
 Nodes = Annotated[int, Between(1, 1_000_000)]
 Times = Annotated[int, Between(0, 1_000_000_000)]
@@ -94,6 +110,10 @@ Command = Annotated[
 ]
 Plain = Annotated[Any, As(units.jsonable, ({},))]
 Share = Annotated[Union[int, str], As(number_or_percent, ({"type": "integer", "minimum": 0}, _SHARE))]
+Failures = Annotated[
+    Union[int, str], As(_failures, ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0}))
+]
+When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
@@ -216,9 +236,7 @@ class Rule(_Model):
     name: Optional[Text] = Field(
         None, description="metric: the path; job-* and group-complete: the group; end: the state"
     )
-    when: Annotated[Any, As(lambda value: _when(value), (_NUMBER, _STRING))] = Field(
-        None, description='metric: a number (equality), or a comparator and a number, such as "> 5"'
-    )
+    when: When = Field(None, description='metric: a number (equality), or a comparator and a number, such as "> 5"')
     actions: Tuple[Action, ...] = Field(
         description="what the rule does, in this order; a lone one may stand under action"
     )
@@ -246,10 +264,7 @@ class Spec(_Model):
     jobs: Tuple[JobSet, ...] = Field(description="the groups of jobs")
     rules: Tuple[Rule, ...] = Field(description="what happens when")
     limits: Limits = Field(default=Limits(), description="what the ensemble may use; reaching one halts it")
-    failures: Annotated[
-        Union[int, str],
-        As(lambda value: _failures(value), ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0})),
-    ] = Field(
+    failures: Failures = Field(
         "none",
         description='failed jobs that a complete ensemble may have: none, all, a number, or a share such as "10%"',
     )
@@ -268,18 +283,3 @@ class Spec(_Model):
         for jobs in self.jobs:
             groups[jobs.name] = (*groups.get(jobs.name, ()), jobs)
         return groups
-
-
-def _when(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError('expected a number, or a comparator and a number such as "> 5"')
-    return value.real
-
-
-def _failures(value: Any) -> Union[int, str]:
-    try:
-        return str(value) if value in ("none", "all") else number_or_percent(value)
-    except ValueError:
-        raise ValueError('expected none, all, a number of jobs, or a share such as "10%"') from None

@@ -9,10 +9,10 @@ from typing import Callable, List, Optional
 
 import flux
 from _flux._core import lib
-from driver import MemberDriver
 
 from ensemble.engine.events import JobId
 from ensemble.members.flux import FluxMember
+from t.contract.driver import MemberDriver
 from t.flux_instance import FluxInstance, shared
 
 

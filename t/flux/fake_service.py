@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 
 import flux
 
@@ -74,6 +75,8 @@ class FakeService:
 
 
 def main():
+    # Numbers crunched in other threads, as numpy does it: signals may come to these.
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
     try:
         print("end", FluxHost(flux.Flux()).run(FakeService, lambda: print("ready", flush=True)), flush=True)
     except EnsembleError as exc:

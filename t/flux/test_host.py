@@ -7,20 +7,20 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Iterator, Tuple
 
 import pytest
 
 from ensemble.service.protocol import ENDPOINTS, STREAMING
+from t.flux.processes import PATIENCE, until
 
 pytestmark = pytest.mark.flux
 FLUX_SIZE = 2
 FAKE = str(Path(__file__).with_name("fake_service.py"))
-PATIENCE = 60.0
 
 
 @contextlib.contextmanager
@@ -66,13 +66,6 @@ def outcome(future) -> int:
     except OSError as exc:
         return exc.errno
     return 0
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def ended(process) -> Tuple[int, str, str]:
@@ -291,3 +284,11 @@ def test_the_end_is_orderly(flux_instance, service, handle):
     assert (status, err) == (0, "")
     assert out.splitlines()[-2:] == ["stopped", "end quit"]
     flux_instance.run("flux", "run", "true")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_whatever_thread_gets_it(flux_instance, number):
+    with fake_service(flux_instance.env) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert ended(process) == (0, "stopped\nend signal\n", "")

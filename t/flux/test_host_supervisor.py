@@ -8,15 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Iterator, List
 
 import pytest
 
 from ensemble.service.supervisor import EXIT_DONE, EXIT_GONE, EXIT_REFUSED, MAX_QUICK, describe
-
-PATIENCE = 60.0
+from t.flux.processes import PATIENCE, alive, until
 
 #: supervises the program in argv[2], which gets the folder in argv[1], the number of restarts, and why
 DRIVER = """
@@ -67,19 +65,8 @@ def starts(folder: Path) -> List[List[str]]:
 
 
 def wait_for_starts(folder: Path, number: int) -> List[List[str]]:
-    deadline = time.monotonic() + PATIENCE
-    while len(starts(folder)) < number:
-        assert time.monotonic() < deadline, f"only {starts(folder)}"
-        time.sleep(0.02)
+    until(lambda: len(starts(folder)) >= number, f"start {number}")
     return starts(folder)
-
-
-def alive(pid: int) -> bool:
-    try:
-        # A zombie whose parent is slow to collect it is dead too.
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize("status", [EXIT_DONE, EXIT_GONE, EXIT_REFUSED])

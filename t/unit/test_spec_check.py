@@ -75,6 +75,9 @@ FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (rule("trigger: heartbeat, every: ^0"), "the period '0' is too short", "a duration of at least 10ms", None),
     (rule("trigger: idle, id: ^go"), "the id 'go' is given twice; the first one is in line 5", "each id once", None),
     (BASE + "- ^{trigger: metric, action: {name: stop}}\n", "a rule on a metric has no name", None, None),
+    (BASE + "- ^{trigger: metric, name: null, action: {name: stop}}\n", "a rule on a metric has no name", None, None),
+    (BASE + "- ^{trigger: timer, after: ~, action: {name: stop}}\n", "a rule on a timer has no after", None, None),
+    (act("name: ^submit, label: null"), "submit has no label", "label: a group (echo, sleep)", None),
     (rule("trigger: metric, name: ^cuont.sleep.success"), "no statistic is called 'cuont'", None, "count"),
     (rule("trigger: metric, name: mean^"), "the path ends behind 'mean'", "a group, as in mean.GROUP.duration", None),
     (rule("trigger: metric, name: count.^slep.success"), "no group is called 'slep'", GROUPS, "sleep"),
@@ -159,14 +162,15 @@ def test_a_fault_in_a_rule_hides_none_in_its_action() -> None:
     ],
 )
 def test_what_is_right_is_taken(keys: str) -> None:
-    load(rule(keys), "f.yaml")
+    assert load(rule(keys), "f.yaml").spec.rules[-1].trigger == keys.split(",")[0][len("trigger: ") :]
 
 
 @pytest.mark.parametrize(
     "line", ["{}", "{x}", "{ a.b }", "{a b.c}", '{"a": 1.5}', "{count.sleep.success", "{{count.sleep.success}}"]
 )
 def test_other_braces_stay_as_they_are(line: str) -> None:
-    load(BASE + f"- trigger: idle\n  action: {{name: log, value: '{line}'}}\n", "f.yaml")
+    text = BASE + f"- trigger: idle\n  action: {{name: log, value: '{line}'}}\n"
+    assert load(text, "f.yaml").spec.rules[-1].actions[0].value == line
 
 
 def test_log_paths() -> None:

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, List, Tuple
 
 import pytest
 
-from ensemble.errors import SpecError, UsageError
+from ensemble.errors import SpecError
 from ensemble.spec.faults import Fault
-from ensemble.spec.load import Loaded, load, load_file
+from ensemble.spec.load import load, load_file
 from ensemble.spec.models import NOT_YET, Spec
 
 TOP = Path(__file__).resolve().parents[2]
-DATA = Path(__file__).with_name("data")
-EXAMPLES = sorted((TOP / "examples").glob("*.yaml"))
 
 JOBS = "jobs:\n- {name: a, command: echo}\n- {name: b, command: echo}\n"
 RULES = "rules:\n- {trigger: start, actions: [{name: submit, label: a}, {name: submit, label: b}]}\n"
@@ -43,60 +40,6 @@ def marked(text: str) -> Tuple[str, int, int]:
     before, _, after = text.partition("^")
     lines = before.split("\n")
     return before + after, len(lines), len(lines[-1]) + 1
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_the_examples_load_without_a_warning(path: Path) -> None:
-    loaded = load_file(path)
-    assert loaded.warnings == ()
-    assert loaded.spec.name == path.stem
-
-
-def test_there_are_the_examples_that_are_promised() -> None:
-    assert {path.stem for path in EXAMPLES} >= {
-        "hello-world", "backoff", "terminate", "heartbeat", "bisection", "cancel-the-rest",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["hello", "backoff", "merge"])
-def test_files_of_the_predecessor_load(name: str) -> None:
-    loaded = load_file(DATA / f"predecessor-{name}.yaml")
-    assert isinstance(loaded, Loaded)
-    assert loaded.spec.name == f"predecessor-{name}"
-
-
-def test_what_the_predecessor_writes_means_what_it_meant() -> None:
-    loaded = load_file(DATA / "predecessor-backoff.yaml")
-    rules = loaded.spec.rules
-    assert [rule.id for rule in rules] == ["rule-1", "rule-2", "rule-3", "rule-4", "rule-5"]
-    assert [(rule.repetitions, rule.backoff) for rule in rules] == [(1, 0), (3, 0), (3, 2), (1, 0), (1, 0)]
-    assert [len(sets) for sets in loaded.spec.groups.values()] == [1, 1, 2]
-    assert loaded.spec.groups["base"][0].duration == 60
-    assert loaded.spec.logging.heartbeat == 3
-    # fewer tasks than nodes cannot be: as many as nodes are run, and that is said
-    assert loaded.spec.groups["again"][0].tasks == 2
-    raised = next(fault for fault in loaded.warnings if "tasks" in fault.message)
-    assert raised.message == "1 tasks cannot fill 2 nodes, so 2 are run"
-    assert (raised.line, raised.column, raised.severity) == (11, 12, "warning")
-    tolerated = next(fault for fault in loaded.warnings if "ignored" in fault.message)
-    assert tolerated.message == "terminate takes no value, it is ignored"
-    assert len(loaded.warnings) == 2
-
-
-def test_merge_keys_fill_what_they_fill() -> None:
-    first, second = load_file(DATA / "predecessor-merge.yaml").spec.jobs
-    assert (first.name, first.count, second.name, second.count) == ("first", 2, "second", 3)
-    assert second.command == ("sleep", "1")
-
-
-def test_what_follows_later_is_told_where_it_stands() -> None:
-    with pytest.raises(SpecError) as raised:
-        load_file(DATA / "predecessor-grow.yaml")
-    assert [(fault.line, fault.column, fault.message) for fault in raised.value.faults] == [
-        (18, 13, "the action 'grow' is not supported yet"),
-        (22, 13, "the action 'custom' is not supported yet"),
-        (24, 1, "'custom' is not supported yet"),
-    ]
 
 
 def later_words() -> List[Tuple[str, str]]:
@@ -221,6 +164,11 @@ description: what it is for
     assert [action.name for action in end.actions] == ["log", "terminate", "enable"]
     assert end.actions[0].value == 5
     assert (made.limits.max_failures, made.failures, made.limits.duration) == ("10%", "5%", 3600.0)
+
+
+def test_null_written_out_is_as_good_as_no_key() -> None:
+    text = JOBS.replace("{name: a,", "{name: a, nodes: null, script: ~, workdir: Null,") + RULES
+    assert spec(text) == spec(JOBS + RULES)
 
 
 def test_empty_sections_are_none() -> None:
@@ -399,44 +347,3 @@ def test_the_spec_is_frozen_and_comes_back_from_its_dump() -> None:
     with pytest.raises(Exception, match="frozen"):
         made.name = "other"
     assert Spec.model_validate_json(made.model_dump_json()) == made
-
-
-def test_files_that_are_none(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    cases = {
-        str(tmp_path / "missing.yaml"): "there is no file '.*missing.yaml'; give the path of an ensemble file",
-        str(tmp_path): "is a directory; give the path",
-        str(tmp_path / "fifo"): "is no plain file",
-        "/dev/zero": "is no plain file",
-        "": "there is no file ''",
-        "a\0b": r"the file 'a\\x00b' cannot be opened: embedded null byte",
-        "x" * 5000: "cannot be opened: File name too long",
-        str(tmp_path / "fifo" / "x"): "cannot be opened: Not a directory",
-    }
-    for path, message in cases.items():
-        with pytest.raises(UsageError, match=message):
-            load_file(path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "secret.yaml"
-    path.write_text(JOBS + RULES)
-    path.chmod(0)
-    with pytest.raises(UsageError, match="cannot be read: permission denied"):
-        load_file(path)
-
-
-def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "huge.yaml"
-    with open(path, "wb") as stream:
-        stream.truncate(1 << 40)
-    with pytest.raises(SpecError, match="the file is larger than 1024 KiB"):
-        load_file(path)
-
-
-def test_the_file_is_called_as_the_user_called_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bad.yaml").write_text("x: 1\n")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SpecError, match=r"^bad\.yaml:1:1: "):
-        load_file("bad.yaml")

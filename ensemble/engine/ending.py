@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Submissions let go, limits, and the way to the end.
+
+Law of this file: called by `Engine.handle` alone, on its way. An ensemble heads for an end (`ending`) and reaches it
+(`final`) when its jobs have ended, and those that the rules of the end submitted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from ensemble.engine import acting, life, verdict
+from ensemble.engine.rules import COOLDOWN
+
+if TYPE_CHECKING:
+    from ensemble.engine.engine import Engine
+
+#: submissions of one ensemble that may be unanswered at a time: one that has 100000 to make neither floods the
+#: member's queue nor holds up the others, and the cost of one event stays bounded
+WINDOW = 512
+
+#: timers: of a rule, by number; for what an event's own actions changed
+TIMER = "timer:"
+AGAIN = "again"
+
+
+def pump(engine: Engine) -> None:
+    """Send what is held, as far as the pause and the limits allow."""
+    while engine.held.total and engine.ending is None and not engine.paused and engine.final is None:
+        if engine.unanswered >= WINDOW:
+            return
+        if engine.limits["max_active"] is not None and len(engine.jobs) >= engine.limits["max_active"]:
+            return
+        if engine.sent >= engine.limits["max_jobs"]:
+            halt(engine, "max_jobs", f"{engine.sent} jobs have been submitted")
+            return
+        batch = engine.held.take()
+        assert batch is not None
+        engine.emit(acting.make_job(engine, batch))
+
+
+def halt(engine: Engine, limit: str, text: str) -> None:
+    """A limit is reached: nothing more is submitted, and once the jobs have ended the state is halted."""
+    if engine.ending is None and engine.final is None:
+        how = f"resume with --limit {limit}=N to carry on"
+        end(engine, "halted", f"limit {limit} ({engine.limits[limit]}) reached: {text}; {how}")
+
+
+def end(engine: Engine, state: str, reason: str) -> None:
+    """Head for an end; it is reached when the jobs have ended. A later call outranks an earlier one."""
+    if engine.final is not None:
+        return
+    engine.ending, engine.reason = state, reason
+    if state != "halted":
+        drop(engine)
+    engine.state_record()
+
+
+def drop(engine: Engine, group: Optional[str] = None) -> None:
+    """Forget the submissions that are held, of one group or of all."""
+    for name, count in engine.held.drop(group).items():
+        life.less(engine, name, count)
+
+
+def stopped(engine: Engine) -> bool:
+    """Are timers and heartbeats dropped? While a limit halts it, rules go on and only submissions wait."""
+    return engine.closed or engine.concluding or engine.ending not in (None, "halted")
+
+
+def _busy(engine: Engine) -> bool:
+    """Is anything active that keeps the ensemble from being idle?"""
+    if engine.jobs or engine.held.total or AGAIN in engine.timers:
+        return True
+    for name in engine.timers:
+        kind, _, number = name.partition(":")
+        if kind + ":" in (TIMER, COOLDOWN) and engine.book.rules[int(number)].live:
+            return True
+    return False
+
+
+def look(engine: Engine) -> None:
+    """After each event: has it fallen idle, and has it come to its end?"""
+    if engine.ending is None and not engine.paused and engine.t_begin is not None:
+        if _busy(engine):
+            engine.idle_seen = False
+            return
+        if not engine.idle_seen:
+            engine.idle_seen = True
+            for number in engine.book.on("idle"):
+                engine.occasion(engine.book.rules[number], "idle")
+        if engine.ending is None and not _busy(engine) and not any(r.keeps_alive for r in engine.book.rules):
+            engine.ending, engine.reason = verdict.judge(engine)
+    if engine.ending is not None and not engine.jobs:
+        _conclude(engine)
+
+
+def _conclude(engine: Engine) -> None:
+    """All jobs have ended: the rules of the end, and the final state once what they submitted has ended too."""
+    if engine.ending != "halted":
+        drop(engine)
+    assert engine.ending is not None
+    if engine.ending == "complete":
+        engine.ending, engine.reason = verdict.judge(engine)
+    if not engine.concluding:
+        engine.concluding = True
+        terminated, engine.closed = engine.closed and engine.ending != "cancelled", False
+        if not terminated and not engine.end_fired:
+            engine.end_fired = True
+            for number in engine.book.on("end", engine.ending):
+                engine.occasion(engine.book.rules[number], f"end {engine.ending}")
+        engine.closed = True
+        if engine.jobs:
+            return
+    engine.final, engine.t_end = engine.ending, engine.t
+    engine.ending = None
+    if engine.final != "halted":
+        engine.timers.clear()
+    engine.state_record()

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""The steps of a job's life: what each entry of `jobs.LIFE` does to counts, statistics and triggers.
+
+Law of this file: called by `Engine.handle` alone, on its way, with a job whose state has just moved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Dict
+
+from ensemble.engine import ending, verdict
+from ensemble.engine.actions import Cancel, Cause, Finished, Record
+from ensemble.engine.events import Event, JobEvent, JobId, Refused
+from ensemble.engine.jobs import INACTIVE, MOVING, Job
+from ensemble.errors import InternalError
+
+if TYPE_CHECKING:
+    from ensemble.engine.engine import Engine
+
+#: refused keys that are remembered, for a `submit` that comes after the refusal
+_REMEMBERED = 1000
+
+
+def advance(engine: Engine, job: Job, name: str, event: Event) -> None:
+    """Take the table's step for an event of that name. Raises TransitionError, and nothing has changed then."""
+    if name in MOVING:
+        step = job.move(name)
+        if step:
+            _STEPS[step](engine, job, event)
+
+
+def identify(engine: Engine, job: Job, id: JobId) -> None:
+    """The job has that id of the member. Raises InternalError where it has another."""
+    if job.id is None:
+        job.id = id
+        engine.by_id[id] = job
+    elif job.id != id:
+        raise InternalError(f"key {job.key} belongs to job {job.id}, and came again with job {id}")
+
+
+def _submitted(engine: Engine, job: Job, event: Event) -> None:
+    job.t_submit = event.t
+    engine.unanswered -= 1
+    engine.tally.bump(job.group, "submitted")
+    engine.tally.bump(job.group, "pending")
+    engine.tally.touch("submitted")
+    _record(engine, job, "submit")
+    if job.doomed and job.id is not None:
+        engine.emit(Cancel(job.id, Cause(None, 0, "its end was asked for before it was submitted")))
+
+
+def _dated(engine: Engine, job: Job, event: Event) -> None:
+    job.t_submit = event.t
+
+
+def _job_refused(engine: Engine, job: Job, event: Event) -> None:
+    withdrawn = job.t_submit is not None
+    reason = event.reason if isinstance(event, Refused) else ""
+    job.refuse(engine.t, reason)
+    if withdrawn:
+        engine.tally.bump(job.group, "pending", -1)
+    else:
+        engine.unanswered -= 1
+        engine.tally.bump(job.group, "submitted")
+        engine.tally.touch("submitted")
+        engine.refused[job.key] = None
+        if len(engine.refused) > _REMEMBERED:
+            del engine.refused[next(iter(engine.refused))]
+    if job.result == "failed":
+        engine.record("error", text=f"a job of {job.group} was refused: {reason}", rule=job.key.rule)
+    _count_end(engine, job)
+    _leave(engine, job)
+
+
+def _excepted(engine: Engine, job: Job, event: Event) -> None:
+    context = event.context if isinstance(event, JobEvent) else {}
+    if context.get("severity", 0) == 0 and job.exception is None:
+        job.exception = str(context.get("type", "unknown"))
+        job.note = str(context.get("note") or "")[:500] or None
+
+
+def _started(engine: Engine, job: Job, event: Event) -> None:
+    job.t_start = event.t
+    engine.tally.bump(job.group, "pending", -1)
+    engine.tally.bump(job.group, "running")
+    if job.t_submit is not None:
+        engine.tally.started(job.group, max(0.0, event.t - job.t_submit))
+    _record(engine, job, "start")
+
+
+def _finished(engine: Engine, job: Job, event: Event) -> None:
+    status = event.context.get("status", 0) if isinstance(event, JobEvent) else None
+    job.end(event.t, status)
+    engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
+    _count_end(engine, job)
+
+
+def _cleaned_unfinished(engine: Engine, job: Job, event: Event) -> None:
+    job.end(event.t, None)
+    engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
+    _count_end(engine, job)
+    _leave(engine, job)
+
+
+def _cleaned(engine: Engine, job: Job, event: Event) -> None:
+    _leave(engine, job)
+
+
+def _count_end(engine: Engine, job: Job) -> None:
+    """It has ended: counts, statistics, and the triggers that say how."""
+    group, result = job.group, job.result or "failed"
+    engine.tally.bump(group, result)
+    engine.tally.bump(group, "finished")
+    if job.cause == "timeout":
+        engine.tally.bump(group, "timeout")
+    duration = pending = None
+    if job.t_start is not None and job.t_end is not None:
+        duration = max(0.0, job.t_end - job.t_start)
+        pending = max(0.0, job.t_start - job.t_submit) if job.t_submit is not None else None
+    engine.tally.ended(group, result, duration, pending)
+    _record(engine, job, "finish")
+    engine.occur("job-finish", group, job)
+    engine.occur(verdict.TRIGGER[result], group, job)
+    if job.cause == "timeout":
+        engine.occur("job-timeout", group, job)
+    less(engine, group, 1)
+    if result == "failed" and engine.final is None:
+        text = verdict.too_many_failures(engine)
+        if text:
+            ending.halt(engine, "max_failures", text)
+
+
+def _leave(engine: Engine, job: Job) -> None:
+    job.state = INACTIVE
+    del engine.jobs[job.key]
+    del engine.group_jobs[job.group][job.key]
+    if job.id is not None:
+        engine.by_id.pop(job.id, None)
+    engine.emit(Finished(job.row()))
+
+
+def less(engine: Engine, group: str, by: int) -> None:
+    """So many jobs of the group have ended, or will never be."""
+    engine.unfinished[group] -= by
+    engine.tally.bump(group, "active", -by)
+    engine.tally.touch("active")
+    if not engine.unfinished[group]:
+        engine.completed.add(group)
+
+
+def stray(engine: Engine, id: JobId) -> None:
+    """A job whose submission was reported as refused runs all the same: nothing waits for it, so end it."""
+    if id in engine.refused.values():
+        engine.emit(Cancel(id, Cause(None, 0, "its submission had been refused")))
+
+
+def _record(engine: Engine, job: Job, event: str) -> None:
+    data = {"job": job.id, "group": job.group, "event": event}
+    if job.result is not None:
+        data.update(result=job.result, cause=job.cause, exit_code=job.exit_code, signal=job.signal)
+        if job.note:
+            data["text"] = job.note
+    engine.emit(Record(engine.t, "job", data))
+
+
+_STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
+    "submitted": _submitted,
+    "dated": _dated,
+    "refused": _job_refused,
+    "excepted": _excepted,
+    "started": _started,
+    "finished": _finished,
+    "cleaned": _cleaned,
+    "cleaned_unrun": _cleaned_unfinished,
+    "cleaned_unfinished": _cleaned_unfinished,
+}
