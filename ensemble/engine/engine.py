@@ -27,8 +27,12 @@ from ensemble.engine.events import (
     Begin,
     Command,
     Event,
+    Frozen,
+    InDoubt,
     JobEvent,
     Key,
+    Lost,
+    Recovered,
     Refused,
     TimerExpired,
 )
@@ -86,6 +90,11 @@ class Engine:
         self.sent = 0
         #: jobs sent and not answered yet
         self.unanswered = 0
+        #: submissions that `submit_rate` allows now, and when that was counted
+        self.allowance = 1.0
+        self.t_allowance = 0.0
+        #: when the instance began to go down; None while it is up
+        self.t_frozen: Optional[float] = None
         #: timers that are set: name -> seconds since the epoch
         self.timers: Dict[str, float] = {}
         #: numbers of rules whose next firing waits for a greater `max_firings`
@@ -112,6 +121,10 @@ class Engine:
             TimerExpired: self._timer_expired,
             Begin: self._begin,
             Command: self._command,
+            Lost: self._lost,
+            InDoubt: self._in_doubt,
+            Frozen: self._freeze,
+            Recovered: self._thaw,
         }
 
     @property
@@ -196,6 +209,12 @@ class Engine:
             if trigger in job.entered:
                 return
             job.entered = (*job.entered, trigger)
+        else:
+            # told again after a lost connection or a restart, an event has the time that it had
+            seen = job.repeated or {}
+            if event.t <= seen.get(trigger, 0.0):
+                return
+            job.repeated = {**seen, trigger: event.t}
         self.occur(trigger, job.group, job)
 
     def _acknowledged(self, event: Acknowledged) -> None:
@@ -208,6 +227,23 @@ class Engine:
         job = self.jobs.get(event.key)
         if job is not None:
             life.advance(self, job, "refused", event)
+
+    def _lost(self, event: Lost) -> None:
+        job = self.by_id.get(event.id)
+        if job is not None:
+            life.advance(self, job, "lost", event)
+
+    def _in_doubt(self, event: InDoubt) -> None:
+        job = self.jobs.get(event.key)
+        if job is not None:
+            life.advance(self, job, "in-doubt", event)
+
+    def _freeze(self, event: Frozen) -> None:
+        if self.t_frozen is None:
+            self.t_frozen = event.t
+
+    def _thaw(self, event: Recovered) -> None:
+        self.t_frozen = None
 
     def _action_done(self, event: ActionDone) -> None:
         job = self.by_id.get(event.id)
@@ -275,7 +311,8 @@ class Engine:
         self.limits.update(limits)
         if limits.get("duration") is not None and self.t_begin is not None:
             self.set_timer(_DURATION, self.t_begin + limits["duration"])
-        if limits and (self.final == "halted" or (self.ending == "halted" and not self.concluding)):
+        doubt = (self.reason or "").startswith("in doubt")
+        if (limits or doubt) and (self.final == "halted" or (self.ending == "halted" and not self.concluding)):
             self.final = self.ending = self.reason = self.t_end = None
             self.closed = self.idle_seen = self.concluding = False
             for name, at in list(self.timers.items()):

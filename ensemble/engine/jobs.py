@@ -28,6 +28,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "submit"): (PENDING, "submitted"),
     (SUBMITTING, "acknowledged"): (PENDING, "submitted"),
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
+    (SUBMITTING, "in-doubt"): (INACTIVE, "doubted"),
     (PENDING, "submit"): (PENDING, "dated"),
     (PENDING, "acknowledged"): (PENDING, _NOTHING),
     (PENDING, "refused"): (PENDING, _NOTHING),
@@ -36,13 +37,15 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (PENDING, "exception"): (PENDING, "excepted"),
     (PENDING, "start"): (RUNNING, "started"),
     (PENDING, "finish"): (FINISHED, "finished"),
-    (PENDING, "clean"): (INACTIVE, "cleaned_unrun"),
+    (PENDING, "clean"): (INACTIVE, "cleaned_unfinished"),
+    (PENDING, "lost"): (INACTIVE, "lost"),
     (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "exception"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "refused"): (INACTIVE, "refused"),
+    (WITHDRAWN, "lost"): (INACTIVE, "refused"),
     (RUNNING, "submit"): (RUNNING, _NOTHING),
     (RUNNING, "acknowledged"): (RUNNING, _NOTHING),
     (RUNNING, "refused"): (RUNNING, _NOTHING),
@@ -51,6 +54,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (RUNNING, "exception"): (RUNNING, "excepted"),
     (RUNNING, "finish"): (FINISHED, "finished"),
     (RUNNING, "clean"): (INACTIVE, "cleaned_unfinished"),
+    (RUNNING, "lost"): (INACTIVE, "lost"),
     (FINISHED, "submit"): (FINISHED, _NOTHING),
     (FINISHED, "acknowledged"): (FINISHED, _NOTHING),
     (FINISHED, "refused"): (FINISHED, _NOTHING),
@@ -59,12 +63,17 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (FINISHED, "flux-restart"): (FINISHED, _NOTHING),
     (FINISHED, "exception"): (FINISHED, _NOTHING),
     (FINISHED, "clean"): (INACTIVE, "cleaned"),
+    (FINISHED, "lost"): (INACTIVE, "cleaned"),
 }
 #: the events that the table speaks of
 MOVING = frozenset(event for _, event in LIFE)
 
 #: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
 _FATAL = frozenset({1, 2, 3, 9, 15})
+
+#: exception types of ours for jobs that ended for no fault of their own
+SHUTDOWN, GONE = "shutdown", "lost"
+_LOSSES = (SHUTDOWN, GONE)
 
 
 class Job:
@@ -80,8 +89,11 @@ class Job:
         "id",
         "key",
         "killed",
+        "losses",
         "note",
+        "overrides",
         "ranks",
+        "repeated",
         "result",
         "set",
         "signal",
@@ -91,10 +103,18 @@ class Job:
         "t_submit",
     )
 
-    def __init__(self, key: Key, group: str, set: int) -> None:
+    def __init__(
+        self, key: Key, group: str, set: int, overrides: Optional[Dict[str, Any]] = None, losses: int = 0
+    ) -> None:
         self.key = key
         self.group = group
         self.set = set
+        #: what the action said over the group's keys
+        self.overrides = overrides or {}
+        #: attempts before this one that were lost for no fault of the job
+        self.losses = losses
+        #: events that may come more than once in a job's life: name -> time of the last one seen
+        self.repeated: Optional[Dict[str, float]] = None
         #: the member's id; None until submit or acknowledgement
         self.id: Optional[int] = None
         self.state = SUBMITTING
@@ -140,7 +160,7 @@ class Job:
         if status == 0:
             self.result = "success"
             return
-        if self.exception == "cancel" or self.doomed or self._killed_by_rule():
+        if self.exception == "cancel" or self.doomed or self.killed_by_rule:
             self.result, self.cause = "cancelled", "cancel"
             return
         self.result = "failed"
@@ -148,7 +168,7 @@ class Job:
             self.cause = "timeout"
         elif self.exception == "exec":
             self.cause = "exec"
-        elif self.exception is not None and "node" in self.exception:
+        elif self.exception is not None and (self.exception in _LOSSES or "node" in self.exception):
             self.cause = "infrastructure"
         elif self.exception is not None:
             self.cause = "exception"
@@ -163,7 +183,9 @@ class Job:
         self.note = reason
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
-    def _killed_by_rule(self) -> bool:
+    @property
+    def killed_by_rule(self) -> bool:
+        """Was it ended by a signal that a rule sent?"""
         return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
 
     def row(self) -> Dict[str, Any]:

@@ -71,9 +71,7 @@ class FileStore(Store):
                 db.execute(
                     "insert into log values (?, ?, ?)", (commit.number, _dumps(commit.event), _dumps(commit.intents))
                 )
-                db.executemany(
-                    "insert into records values (?, ?)", [(r["seq"], _dumps(r)) for r in commit.records]
-                )
+                db.executemany("insert into records values (?, ?)", [(r["seq"], _dumps(r)) for r in commit.records])
                 db.executemany("insert into rows (row) values (?)", [(_dumps(row),) for row in commit.rows])
         except sqlite3.Error as exc:
             done(f"{self._place(id) / _FILE}: {exc}")
