@@ -41,12 +41,13 @@ def library_path() -> list[str]:
 
 
 def extend_path() -> None:
-    """Put the library on `sys.path`, before all else but Flux's own bindings, and this folder off it.
+    """Put the library on `sys.path`, before all else but Flux's own bindings.
 
-    This folder holds a file `ensemble.py`, which would hide the package. Raises ImportError, with a sentence, if
+    Folders that lead to our file `ensemble.py` are taken off it, because it would hide the package. Raises ImportError, with a sentence, if
     the library is nowhere.
     """
-    sys.path[:] = [folder for folder in sys.path if not folder or os.path.realpath(folder) != HERE]
+    module = os.path.join(HERE, "ensemble.py")
+    sys.path[:] = [folder for folder in sys.path if os.path.realpath(os.path.join(folder, "ensemble.py")) != module]
     found = library_path()
     if not found:
         raise ImportError(

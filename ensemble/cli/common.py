@@ -15,7 +15,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
-from ensemble.errors import NoService, UsageError
+from ensemble.errors import UsageError
 from ensemble.service.client import Client, choose, connect
 from ensemble.spec.faults import escape
 
@@ -69,26 +69,15 @@ def out_json(value: Any) -> None:
 
 
 def connected(args: Namespace) -> Client:
-    """A client of the service that `--member` means. Raises MemberError or NoService with what to do."""
-    try:
-        return connect(choose(args.member))
-    except NoService as exc:
-        raise no_service(exc, "local") from None
-
-
-def no_service(exc: NoService, member: str) -> NoService:
-    """The error with what to do about it."""
-    start = hint("service", "start") if member == "flux" else hint("submit", "FILE")
-    return NoService(f"{exc}; '{hint('run', 'FILE')}' starts one, and so does '{start}'")
+    """A client of the service that `--member` means. Raises MemberError, or NoService."""
+    return connect(choose(args.member))
 
 
 def ask(args: Namespace, endpoint: str, payload: Dict[str, Any]) -> Dict[str, Any]:
-    """One request, answered; NoService says what to do."""
+    """One request, answered."""
     client = connected(args)
     try:
         return client.call(endpoint, payload)
-    except NoService as exc:
-        raise no_service(exc, client.member) from None
     finally:
         client.close()
 

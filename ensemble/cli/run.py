@@ -20,7 +20,7 @@ from ensemble.cli.interrupt import TWICE, Interrupts
 from ensemble.cli.local_start import Hosted, background, run_dir, start_background, start_hosted
 from ensemble.cli.show import Show, choose_show
 from ensemble.cli.summary import final_lines
-from ensemble.errors import NoService, ServiceError
+from ensemble.errors import ServiceError
 from ensemble.service.client import Client, choose, connect
 from ensemble.service.local_client import LocalConnection
 
@@ -35,7 +35,7 @@ def run(args: Namespace) -> int:
     member = choose(args.member)
     with Interrupts() as interrupts:
         if member == "flux":
-            client = _flux(args)
+            client = _flux()
             answer = client.call("submit", submission(args.file))
             return _Run(args, client, answer["id"], interrupts, None).follow()
         say(
@@ -59,7 +59,7 @@ def submit(args: Namespace) -> int:
     _warn(args.file)
     hosted: Optional[Hosted] = None
     if choose(args.member) == "flux":
-        client: Client = _flux(args)
+        client: Client = _flux()
     else:
         found = background()
         if found is None:
@@ -80,10 +80,9 @@ def watch(args: Namespace) -> int:
     """`watch ID`. Returns the exit status."""
     with Interrupts() as interrupts:
         client = connected(args)
-        status = client.call("status", {"id": args.id})
-        follow = _Run(args, client, str(status["id"]), interrupts, None, watching=True)
-        follow.t_start = status.get("t_submit")
-        return follow.follow()
+        # by its id from here on: the name might come to mean another
+        id = str(client.call("status", {"id": args.id})["id"])
+        return _Run(args, client, id, interrupts, None, watching=True).follow()
 
 
 def _warn(path: str) -> None:
@@ -91,17 +90,12 @@ def _warn(path: str) -> None:
         print(warning, file=sys.stderr)
 
 
-def _flux(args: Namespace) -> Client:
+def _flux() -> Client:
     """A client of the instance's service, which is started if none runs."""
-    client = connect("flux")
-    try:
-        client.call("stats", {})
-        return client
-    except NoService:
-        pass
-    from ensemble.service.supervisor import start_detached
+    from ensemble.service.flux_client import FluxClient
 
-    stats = start_detached()
+    client = FluxClient()
+    stats = client.start_service()
     if stats.get("started"):
         say(f"no service was running in this Flux instance: started one (pid {stats.get('pid')})")
     return client
@@ -128,13 +122,13 @@ class _Run:
         self._warned = False
         self._follower = Follower(client, id, self._reconnect, getattr(args, "since", None) or 0)
         self.id = id
-        self.t_start: Optional[float] = None
         #: the local service goes on without us
         self.detached = False
 
     def follow(self) -> int:
         """Show records until the end; the exit status. Raises a ServiceError."""
-        show = choose_show(self._args.json, self.t_start, self._args.debug)
+        status = self._follower.client.call("status", {"id": self.id})
+        show = choose_show(self._args.json, status, self._args.debug)
         leave: Optional[int] = None
         show.start()
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any, Dict, List
 
-from ensemble.cli.common import clean, columns, connected, no_service, out, out_json, say
+from ensemble.cli.common import clean, columns, connected, out, out_json, say
 from ensemble.cli.local_start import background, start_background
 from ensemble.cli.table import fsd
 from ensemble.errors import NoService, ServiceError, ServiceLost
@@ -50,8 +50,6 @@ def _all_stats(args: Namespace) -> List[Dict[str, Any]]:
                 if len(connections) == 1:
                     raise
         return stats
-    except NoService as exc:
-        raise no_service(exc, client.member) from None
     finally:
         client.close()
 
@@ -80,11 +78,9 @@ def _show(args: Namespace, services: List[Dict[str, Any]]) -> int:
 
 def _start(args: Namespace) -> int:
     if args.member == "flux":
-        from ensemble.service.flux_client import load_flux
-        from ensemble.service.supervisor import start_detached
+        from ensemble.service.flux_client import FluxClient
 
-        load_flux()
-        stats = start_detached()
+        stats = FluxClient().start_service()
         new = bool(stats.get("started"))
     else:
         connection = background()
@@ -114,10 +110,9 @@ def _stop(args: Namespace) -> None:
 
 
 def _stop_flux() -> List[Dict[str, Any]]:
-    from ensemble.service.flux_client import open_handle
-    from ensemble.service.supervisor import service_stop
+    from ensemble.service.flux_client import FluxClient
 
-    return [service_stop(open_handle())]
+    return [FluxClient().stop_service()]
 
 
 def _stop_local() -> List[Dict[str, Any]]:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from ensemble.cli.common import clean
 from ensemble.cli.narrate import Line, Narrator
@@ -34,10 +34,11 @@ _STYLES = {"rule": "cyan", "error": "red", "state": "bold", "log": "green", "pla
 class Show:
     """Plain lines; the base of the other two."""
 
-    def __init__(self, t_start: Optional[float] = None, debug: bool = False) -> None:
-        self._narrator = Narrator(t_start)
+    def __init__(self, status: Dict[str, Any], debug: bool = False) -> None:
+        """`status` is how the ensemble stands as the view begins."""
+        self._narrator = Narrator(status.get("t_submit"))
         self._debug = debug
-        self._groups: Dict[str, Dict[str, Any]] = {}
+        self._groups: Dict[str, Dict[str, Any]] = status.get("groups") or {}
         self._shown_counts = ""
         self._t_counts = time.monotonic()
 
@@ -92,8 +93,8 @@ class JsonShow(Show):
 class LiveShow(Show):
     """A terminal: one live line a group below what happens."""
 
-    def __init__(self, t_start: Optional[float] = None, debug: bool = False) -> None:
-        super().__init__(t_start, debug)
+    def __init__(self, status: Dict[str, Any], debug: bool = False) -> None:
+        super().__init__(status, debug)
         from rich.console import Console
         from rich.constrain import Constrain
         from rich.live import Live
@@ -165,10 +166,10 @@ class LiveShow(Show):
         return groups[:room]
 
 
-def choose_show(as_json: bool, t_start: Optional[float], debug: bool) -> Show:
+def choose_show(as_json: bool, status: Dict[str, Any], debug: bool) -> Show:
     """The view that fits standard output."""
     if as_json:
-        return JsonShow()
+        return JsonShow(status)
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
-        return Show(t_start, debug)
-    return LiveShow(t_start, debug)
+        return Show(status, debug)
+    return LiveShow(status, debug)

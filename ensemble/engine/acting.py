@@ -7,15 +7,14 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-import signal as _signals
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Union
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
 
 from ensemble.engine import ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
 from ensemble.engine.submissions import Batch
-from ensemble.spec import metrics
+from ensemble.spec import metrics, units
 from ensemble.spec.models import Action
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
+    engine.tally.touch("submitted")
     return Submit(key, batch.group, batch.set, batch.overrides)
 
 
@@ -105,29 +105,32 @@ def _submit(firing: _Firing, action: Action) -> None:
 
 def _cancel_action(firing: _Firing, action: Action) -> None:
     engine = firing.engine
+    waiting = engine.held.total
     if action.state in (None, "pending"):
         ending.drop(engine, None if action.label == "all" else action.label)
-    count = _cancel(_chosen(engine, action), engine, firing.cause(action))
+    count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
     firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
 
 
 def _kill(firing: _Firing, action: Action) -> None:
     engine = firing.engine
-    number = signal_number(action.signal)
+    number = units.signal_number(action.signal)
     count = 0
     for job in _chosen(engine, action):
         if job.state == RUNNING and job.id is not None:
-            job.killed = number
+            job.killed_by(number)
             engine.emit(Kill(job.id, number, firing.cause(action)))
             count += 1
-    name = _signals.Signals(number).name
+    name = units.signal_name(number)
     firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
 
 
 def _stop(firing: _Firing, action: Action) -> None:
+    engine = firing.engine
     firing.tell(action, "stop")
-    if firing.engine.ending is None:
-        ending.end(firing.engine, "complete", f"stopped by rule '{firing.rule.id}'")
+    # what has been stopped does not carry on after a limit either
+    if engine.ending is None or (engine.ending == "halted" and not engine.concluding):
+        ending.end(engine, "complete", f"stopped by rule '{firing.rule.id}'")
 
 
 def _terminate(firing: _Firing, action: Action) -> None:
@@ -169,19 +172,6 @@ _ACTIONS: Dict[str, Callable[[_Firing, Action], None]] = {
     "enable": _enable,
     "disable": _enable,
 }
-
-
-def signal_number(signal: Union[int, str, None]) -> int:
-    """The number of a signal given as a number, SIGTERM, TERM, or None (SIGTERM). Raises ValueError."""
-    if signal is None:
-        return int(_signals.SIGTERM)
-    if isinstance(signal, int) or signal.isdigit():
-        return int(_signals.Signals(int(signal)))
-    name = signal.upper()
-    try:
-        return int(_signals.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-    except KeyError:
-        raise ValueError(f"'{signal}' is no signal; expected a name such as SIGTERM or a number") from None
 
 
 def _chosen(engine: Engine, action: Action) -> List[Job]:

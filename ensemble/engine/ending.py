@@ -120,6 +120,9 @@ def look(engine: Engine) -> None:
             engine.idle_seen = True
             for number in engine.book.on("idle"):
                 engine.occasion(engine.book.rules[number], "idle")
+            if _busy(engine):
+                # one event, a refusal, may end all that was begun: that is another fall
+                engine.idle_seen = False
         if engine.ending is None and not _busy(engine) and not any(r.keeps_alive for r in engine.book.rules):
             engine.ending, engine.reason = verdict.judge(engine)
     if engine.ending is not None and not engine.jobs:

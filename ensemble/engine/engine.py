@@ -79,7 +79,7 @@ class Engine:
         self.decreed: Optional[str] = None
         self.limits: Dict[str, Any] = spec.limits.model_dump()
         self.book = RuleBook(spec)
-        self.tally = Tally(self.groups, self.book.reads)
+        self.tally = Tally(self.groups, self.book.reads, self.book.shows)
         self.held = Held()
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
@@ -261,7 +261,7 @@ class Engine:
         if name == _DURATION:
             ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
-            self._heartbeat()
+            self._heartbeat(at)
         elif ending.stopped(self):
             return
         elif kind + ":" == COOLDOWN:
@@ -277,7 +277,7 @@ class Engine:
             rule = self.book.rules[int(number)]
             self._occasions.append((rule.number, f"timer of {rule.rule.after:g} s"))
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
             self.tally.aging(
                 group,
@@ -285,7 +285,7 @@ class Engine:
             )
         self.tally.touch("elapsed")
         if not ending.stopped(self):
-            self.set_timer(_HEARTBEAT, self._next(self.t, heartbeat_period(self.spec)))
+            self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
             self._occasions.extend(
                 (n, "heartbeat") for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every
             )

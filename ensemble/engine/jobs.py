@@ -128,7 +128,7 @@ class Job:
         self.note: Optional[str] = None
         #: a rule or the user has asked for its end
         self.doomed = False
-        #: the last signal that a rule sent; 0 is none
+        #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
         self.killed = 0
         #: states of RFC 21 entered before (triggers that fired)
         self.entered: Tuple[str, ...] = ()
@@ -176,6 +176,11 @@ class Job:
             self.cause = "infrastructure"
         else:
             self.cause = "signal" if self.signal else "exit"
+
+    def killed_by(self, signal: int) -> None:
+        """A rule sends it that signal."""
+        if self.killed not in _FATAL:
+            self.killed = signal
 
     def refuse(self, t: float, reason: str) -> None:
         """The member would not take it."""

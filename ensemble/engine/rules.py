@@ -7,12 +7,13 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
 from ensemble.spec import condition as conditions
 from ensemble.spec import metrics
+from ensemble.spec.check import log_paths
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
@@ -126,6 +127,8 @@ class RuleBook:
         self.by_id: Dict[str, RuleState] = {}
         #: metric -> numbers of the rules that read it
         self.reads: Dict[Metric, List[int]] = {}
+        #: metrics that `log` lines show; they wake no rule
+        self.shows: Set[Metric] = set()
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
         for number, rule in enumerate(spec.rules):
@@ -137,6 +140,9 @@ class RuleBook:
             else:
                 named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
                 self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            for action in rule.actions:
+                if action.name == "log":
+                    self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
             state = RuleState(number, rule, metric, condition)
             self.rules.append(state)
             self.by_id[rule.id] = state

@@ -27,8 +27,8 @@ Readers = Tuple[int, ...]
 class Tally:
     """Counts and statistics of one ensemble."""
 
-    def __init__(self, groups: Iterable[str], reads: Dict[Metric, List[int]]) -> None:
-        """`reads` maps each metric that rules read to the rules' numbers, in file order."""
+    def __init__(self, groups: Iterable[str], reads: Dict[Metric, List[int]], shows: Iterable[Metric] = ()) -> None:
+        """`reads` maps each metric that rules read to the rules' numbers, in file order; `shows` are kept as well."""
         self.groups = tuple(groups)
         self.counts: Dict[str, Dict[str, int]] = {group: dict.fromkeys(COUNTS, 0) for group in self.groups}
         #: numbers of the rules to look at, because a metric that they read has changed
@@ -50,6 +50,9 @@ class Tally:
                 where = (metric.group, metric.state, metric.variable)
                 wanted.setdefault(where, set()).add(metric.stat)
                 self._stat_readers[where] = tuple(sorted({*self._stat_readers.get(where, ()), *rules}))
+        for metric in shows:
+            if metric.stat not in ("count", "ensemble"):
+                wanted.setdefault((metric.group, metric.state, metric.variable), set()).add(metric.stat)
         self._wanted = wanted
         # made at the first value: of a thousand groups most have none yet
         self._stats: Dict[Tuple[str, str, str], Statistics] = {}

@@ -57,8 +57,9 @@ def too_many_failures(engine: Engine) -> Optional[str]:
     failed = sum(counts["failed"] for counts in engine.tally.counts.values())
     finished = sum(counts["finished"] for counts in engine.tally.counts.values())
     if isinstance(limit, str):
+        allowed = _number(limit, finished)
         # a share means nothing before one job alone could stay below it
-        reached = failed > _number(limit, finished) and _number(limit, finished) >= 1
+        reached = failed > allowed and (allowed >= 1 or _number(limit, 1) == 0)
     else:
         reached = failed >= limit
     if not reached:

@@ -131,6 +131,23 @@ class FluxClient(Client):
             # the time that the caller took is not the service's silence
             heard = time.monotonic()
 
+    def start_service(self, wait: float = 30.0) -> Dict[str, Any]:
+        """Start the instance's service if none runs; returns its `stats`, with `started`. Raises NoService."""
+        from ensemble.service.supervisor import start_detached
+
+        with self._handle.in_reactor():
+            return start_detached(wait=wait)
+
+    def stop_service(self, wait: float = 30.0) -> Dict[str, Any]:
+        """Stop the instance's service; returns its last `stats`. Raises NoService if none runs, or a ServiceError."""
+        from ensemble.service.supervisor import service_stop
+
+        with self._handle.in_reactor():
+            try:
+                return service_stop(self._handle, wait)
+            except NoService as exc:
+                raise _translate(OSError(errno.ENOSYS, str(exc))) from None
+
     def close(self) -> None:
         # the handle closes with its last reference
         self._handle = None
@@ -168,9 +185,13 @@ def _translate(exc: OSError) -> ServiceError:
     number = exc.errno or errno.EIO
     text = exc.strerror or str(exc)
     if number in _NOBODY:
-        return NoService("no ensemble service is running in this Flux instance")
+        return NoService(
+            "no ensemble service is running in this Flux instance; 'flux ensemble run FILE' starts one, "
+            "and so does 'flux ensemble service start'"
+        )
     if number in _BROKEN:
-        return ServiceLost(f"the connection to the Flux instance is gone ({text})", number)
+        own = text in ("", os.strerror(number))
+        return ServiceLost(f"the connection to the Flux instance is gone ({text})" if own else text, number)
     if number == errno.EPERM and text in ("", os.strerror(errno.EPERM), "Request requires owner credentials"):
         return NotPermitted(
             "only the owner of this Flux instance may use its ensemble service; "

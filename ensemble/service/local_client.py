@@ -172,7 +172,9 @@ class LocalClient(Client):
             except NoService:
                 continue
         if not self.connections:
-            raise NoService("no local service is running")
+            raise NoService(
+                "no local service is running; 'ensemble run FILE' starts one, and so does 'ensemble submit FILE'"
+            )
 
     def call(self, endpoint: str, payload: Optional[Dict[str, Any]] = None, timeout: float = TIMEOUT) -> Dict[str, Any]:
         payload = payload or {}

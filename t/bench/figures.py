@@ -2,7 +2,7 @@
 """How a benchmark tells what it measured: one line, with its spread, beside the bare value and the target.
 
 Law of this file: a figure is a list of repetitions, and nothing is left out of it. Where there is a bare value, the
-two were measured by turns (A B A B) and a ratio is that of two neighbours; the target is held against the median.
+two were measured by turns (A B B A) and a ratio is that of two neighbours; the target is held against the median.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ def progress(text: str) -> None:
 def by_turns(
     ours: Callable[[], float], bare: Callable[[], float], repetitions: int, unit: str
 ) -> Tuple[List[float], List[float]]:
-    """Measure both by turns, so that what else the machine does hits both alike."""
+    """Measure both by turns, so that what else the machine does hits both alike; who goes first changes each time."""
     measured: List[float] = []
     without: List[float] = []
     for number in range(repetitions):
-        measured.append(ours())
-        without.append(bare())
+        turns = [(ours, measured), (bare, without)]
+        for measure, into in turns if number % 2 else reversed(turns):
+            into.append(measure())
         progress(f"{number + 1}/{repetitions}: {_number(measured[-1])} {unit}, bare {_number(without[-1])}")
     return measured, without
 

@@ -184,6 +184,8 @@ def fan_out(bench: Bench, repetitions: int) -> None:
 
 def bag(bench: Bench, repetitions: int, jobs: int) -> None:
     """Job rate of many jobs of one rule."""
+    pid = int(bench.start()["pid"])
+    before = _resident(pid)
     measured, bare = _bag(
         bench,
         jobs,
@@ -193,6 +195,8 @@ def bag(bench: Bench, repetitions: int, jobs: int) -> None:
     )
     note = f"{jobs} mocked jobs of one rule, request to the last job inactive"
     tell(Figure("bag", "jobs/s", measured, bare, at_least=0.95, note=note))
+    grown = (_resident(pid) - before) / (jobs * len(measured))
+    tell(Figure("bag-memory", "B/job", [grown], note="growth of the service process over all bags, its store included"))
 
 
 # the service
@@ -225,11 +229,15 @@ def tax(bench: Bench, repetitions: int) -> None:
 jobs: [{WORK}}}]
 rules: [{{trigger: timer, after: 86400, action: {{name: submit, label: work}}}}]
 """
-    spent: List[float] = []
+    broker = int(bench.handle.attr_get("broker.pid"))
+    service: List[float] = []
+    brokers: Tuple[List[float], List[float]] = ([], [])
 
-    def rate() -> float:
+    def rate(side: int) -> float:
+        spent = _processor_time(broker)
         begun = time.time()
         bench.bare(RATE)
+        brokers[side].append(1e3 * (_processor_time(broker) - spent) / RATE)
         return RATE / (max(job.inactive for job in bench.times(begun, RATE)) - begun)
 
     def ours() -> float:
@@ -237,22 +245,29 @@ rules: [{{trigger: timer, after: 86400, action: {{name: submit, label: work}}}}]
         for _ in range(IDLE):
             bench.ensemble(text)
         before = _processor_time(pid)
-        found = rate()
-        spent.append(1e3 * (_processor_time(pid) - before) / RATE)
+        found = rate(0)
+        service.append(1e3 * (_processor_time(pid) - before) / RATE)
         bench.stop()
         return found
 
     bench.stop()
-    measured, bare = by_turns(ours, rate, repetitions, "jobs/s")
+    measured, bare = by_turns(ours, lambda: rate(1), repetitions, "jobs/s")
     note = f"{RATE} foreign jobs with {IDLE} idle ensembles, against no service at all"
     tell(Figure("tax", "jobs/s", measured, bare, at_least=0.97, note=note))
-    tell(Figure("tax-processor", "ms/job", spent, note="processor time of the service for one foreign job"))
+    # these two are steadier than a rate where the machine is shared
+    tell(Figure("tax-broker", "ms/job", *brokers, note="processor time of the broker for one of these jobs"))
+    tell(Figure("tax-service", "ms/job", service, note="processor time of the service for one of these jobs"))
 
 
 def _processor_time(pid: int) -> float:
     """Seconds that a process has run, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run(names: List[str], repetitions: int, jobs: int) -> int:

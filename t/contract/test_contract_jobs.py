@@ -102,11 +102,19 @@ def test_a_script(driver: MemberDriver) -> None:
     assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
-def test_several_tasks_and_the_worst_status(driver: MemberDriver) -> None:
-    words = ["sh", "-c", "echo $FLUX_TASK_RANK of $FLUX_JOB_SIZE; exit $FLUX_TASK_RANK"]
-    assert status_of(driver, words, tasks=2) == 1 << 8
+def test_several_tasks(driver: MemberDriver) -> None:
+    assert status_of(driver, ["sh", "-c", "echo $FLUX_TASK_RANK of $FLUX_JOB_SIZE"], tasks=2) == 0
     (id,) = {event.id for event in driver.of(JobEvent)}
     assert sorted(driver.output("e1", id).split("\n")) == ["", "0 of 2", "1 of 2"]
+
+
+@pytest.mark.parametrize("worst", [0, 1])
+def test_the_worst_status_of_several_tasks(driver: MemberDriver, worst: int) -> None:
+    """Whichever task it is; rank 0 ends first."""
+    script = f"sleep $FLUX_TASK_RANK\nif [ $FLUX_TASK_RANK = {worst} ]; then exit 5; fi\nexit 2\n"
+    driver.open("e1", {"name": "g", "script": script, "tasks": 2})
+    id = driver.submit_id("e1", "g")
+    assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
 def test_tasks_of_the_action_outrank_the_group(driver: MemberDriver) -> None:

@@ -70,6 +70,18 @@ def test_a_closed_ensemble_hears_nothing_and_its_jobs_go_on(driver: MemberDriver
     assert len(driver.delivered) == before
 
 
+def test_what_is_under_way_when_an_ensemble_is_closed(driver: MemberDriver) -> None:
+    driver.open("e1", QUICK)
+    driver.open("e2", QUICK)
+    for _ in range(3):
+        driver.submit("e1", "quick")
+    driver.member.close("e1")
+    before = len([1 for ensemble, _ in driver.delivered if ensemble == "e1"])
+    driver.wait_event(driver.submit_id("e2", "quick"), "clean")
+    driver.run_for(0.3)
+    assert len([1 for ensemble, _ in driver.delivered if ensemble == "e1"]) == before
+
+
 def test_environment(driver: MemberDriver) -> None:
     submitter = Submitter(
         environment={**os.environ, "KEPT": "as it was", "CHANGED": "old", "GONE": "here"}, cwd=str(Path("/").resolve())

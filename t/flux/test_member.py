@@ -14,7 +14,10 @@ from typing import Any, Dict, Iterator, List
 import pytest
 
 pytestmark = pytest.mark.flux
-pytest.importorskip("flux", exc_type=ImportError)
+try:
+    import flux  # noqa: F401
+except ImportError as exc:
+    pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
 from ensemble.engine.events import BASE_EVENTS, Acknowledged, ActionDone, JobEvent, Key, Refused
 from ensemble.errors import MemberError

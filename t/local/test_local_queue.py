@@ -208,11 +208,19 @@ def test_thousands_of_pending_jobs_do_not_hold_up_the_loop(queue: Callable[..., 
 
 
 def test_nothing_that_a_job_leaves_behind_outlives_it(queue: Callable[..., Queue], tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    q = queue({"name": "g", "script": f"sleep 300 & echo $! > {pids}\nexit 3\n"})
+    pids, bye = tmp_path / "pids", tmp_path / "bye"
+    left = f"trap 'echo bye > {bye}; kill $!; exit' TERM; sleep 300 & echo $$ $! > {pids}; wait"
+    q = queue(
+        {
+            "name": "g",
+            "script": f'sh -c "$LEFT" &\nwhile [ ! -s {pids} ]; do sleep 0.05; done\nexit 3\n',
+            "environment": {"LEFT": left},
+        }
+    )
     id = q.id(q.submit("g"))
     assert q.wait(id, "finish").context["status"] == 3 << 8
-    expect_gone(*read_pids(pids, 1, q.run))
+    expect_gone(*read_pids(pids, 2, q.run))
+    assert bye.read_text() == "bye\n", "it got no SIGTERM"
 
 
 def test_what_ignores_sigterm_is_killed(queue: Callable[..., Queue], tmp_path: Path) -> None:
@@ -317,6 +325,19 @@ def test_kill_9_of_the_host_kills_its_jobs(host: Callable[[str], subprocess.Pope
     expect_gone(launcher, *found)
 
 
+def test_kill_9_of_the_launcher_kills_its_tasks_without_help(
+    host: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    process = host(f"echo $$ > {pids}\nexec sleep 300\n")
+    assert process.stdout is not None
+    launcher = int(process.stdout.readline())
+    (task,) = read_pids(pids, 1, lambda: time.sleep(0.02))
+    os.kill(process.pid, signal.SIGSTOP)
+    os.kill(launcher, signal.SIGKILL)
+    expect_gone(task)
+
+
 def test_the_death_of_the_launcher(queue: Callable[..., Queue], tmp_path: Path) -> None:
     """Its jobs end with an exception, none of their processes live on, and the next job runs."""
     pids = tmp_path / "pids"
@@ -338,17 +359,18 @@ def test_the_death_of_the_launcher(queue: Callable[..., Queue], tmp_path: Path) 
     assert q.wait(after, "finish").context["status"] == 0
 
 
-def test_signals_ignored_by_the_queue_reach_its_jobs(queue: Callable[..., Queue]) -> None:
-    """A shell starts what it puts into the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_signals_ignored_by_the_queue_reach_its_jobs(queue: Callable[..., Queue], number: signal.Signals) -> None:
+    """A shell starts what it puts into the background with these ignored."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         q = queue({"name": "g", "command": "sleep 300"})
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     id = q.id(q.submit("g"))
     q.wait(id, "start")
-    q.member.perform("e1", Kill(id, signal.SIGINT, CAUSE))
-    assert q.wait(id, "finish").context["status"] == (128 + signal.SIGINT) << 8
+    q.member.perform("e1", Kill(id, number, CAUSE))
+    assert q.wait(id, "finish").context["status"] == (128 + number) << 8
 
 
 def test_jobs_hold_no_descriptor_of_ours(queue: Callable[..., Queue]) -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ensemble.errors import ServiceError
 
@@ -186,3 +186,28 @@ def stats(**given: Any) -> Dict[str, Any]:
 
 
 Serve = Callable[..., SocketService]
+
+
+HELLO = """\
+# says hello
+jobs:
+  - {name: sleep, command: sleep 1, count: 2}
+rules:
+  - trigger: start
+    action: {name: submit, label: sleep}
+"""
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def expect_sentence(done: Done, status: int, *words: str) -> None:
+    assert done.status == status
+    assert done.out == ""
+    assert done.err.startswith("ensemble: ")
+    assert done.err.count("\n") == 1
+    for word in words:
+        assert word in done.err

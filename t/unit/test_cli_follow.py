@@ -153,7 +153,7 @@ def test_silence_is_a_lost_service(
 ) -> None:
     from ensemble.service import local_client
 
-    monkeypatch.setattr(local_client, "KEEPALIVE", 0.2)
+    monkeypatch.setattr(local_client, "KEEPALIVE", 0.5)
     serve(watch=taken_up(story(), SILENCE))
     assert watch("--json") == 0
     out, err = capsys.readouterr()
@@ -202,7 +202,7 @@ def test_a_local_service_that_ends_with_its_run_just_after_the_end(
 ) -> None:
     service = serve(watch=[{"records": story("failed")}])
     asked: List[Any] = []
-    service.answers["status"] = lambda payload: asked.append(1) or (status() if len(asked) == 1 else HANG_UP)
+    service.answers["status"] = lambda payload: asked.append(1) or (status() if len(asked) <= 2 else HANG_UP)
     assert watch() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "bcdfgh: failed: all is said"
 
@@ -231,6 +231,7 @@ def test_a_signal_ends_watching_and_not_the_ensemble(serve: Serve, number: int, 
     assert process.returncode == code
     assert "watch it with 'ensemble watch bcdfgh'" in err
     assert "end it with 'ensemble cancel bcdfgh'" in err
+    assert "Ctrl-C again" not in err
     assert service.asked("cancel") == []
 
 

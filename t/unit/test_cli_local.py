@@ -93,7 +93,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     for path in place.sockets():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(path.stem), signal.SIGTERM)
-    until(lambda: not place.sockets())
+    assert until(lambda: not place.sockets())
     shutil.rmtree(runtime)
 
 
@@ -173,7 +173,7 @@ def test_jobs_end_with_a_run_that_is_killed(place: Place) -> None:
     process.kill()
     process.communicate(timeout=PATIENCE)
     # that no job is left is what conftest looks at in the end
-    until(lambda: not place.sockets())
+    assert until(lambda: not place.sockets())
 
 
 def test_submit_and_the_verbs(place: Place) -> None:
@@ -278,6 +278,7 @@ def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
 def test_ctrl_c_asks_and_the_run_goes_on_in_the_background(place: Place) -> None:
     terminal = Terminal(place, "run", place.write(LONG))
     summary = until(lambda: running(place))
+    terminal.expect("sleeper")
     terminal.type("\x03")
     terminal.expect("[b]ackground")
     terminal.type("maybe\n")

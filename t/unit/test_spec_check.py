@@ -158,6 +158,7 @@ def test_a_fault_in_a_rule_hides_none_in_its_action() -> None:
         "trigger: start, name: any title",
         "trigger: end, name: halted",
         "trigger: timer, after: 0",
+        "trigger: heartbeat, every: 10ms",
         "trigger: job-alloc, name: sleep",
     ],
 )
@@ -256,6 +257,8 @@ WARNINGS = [
     (act("name: stop, ^label: echo"), "stop takes no label, it is ignored"),
     (JOBS.replace("count: 3", "nodes: 3, tasks: ^2") + START, "2 tasks cannot fill 3 nodes, so 3 are run"),
     (BASE + (LOOP + BACK).replace("trigger: job", "trigger: ^job").replace("^^", ""), "rules submit echo, sleep again and again and have no end"),
+    (BASE + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n" + LOOP.replace("echo", "sleep", 1).replace("^^sleep", "echo"), "rules submit sleep again and again and have no end"),
+    (BASE + LOOP.replace("^^", "") + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n", "rules submit sleep again and again and have no end"),
     (BASE + "- {trigger: ^job-finish, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
     (BASE + "- {trigger: ^idle, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
     (BASE + "- {trigger: ^metric, name: count.echo.success, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
@@ -274,6 +277,9 @@ def test_each_warning(text: str, message: str) -> None:
 
 CYCLE = (LOOP + BACK).replace("^^", "")
 QUIET = [
+    JOBS.replace("count: 3", "nodes: 3, tasks: 3") + START,
+    BASE.replace("trigger: start", "trigger: start, repetitions: unlimited")
+    + "- {trigger: group-complete, name: echo, action: {name: log, value: x}}\n",
     BASE + CYCLE + "- {trigger: metric, name: count.echo.success, when: 9, action: {name: stop}}\n",
     BASE + CYCLE + "- {trigger: timer, after: 9, action: {name: disable, label: go}}\n",
     BASE + CYCLE + "limits: {max_jobs: 9}\n",

@@ -65,6 +65,7 @@ def caret_points_at(fault: Fault) -> str:
 
 def test_the_caret_stays_right_behind_tabs_escapes_and_wide_characters() -> None:
     assert caret_points_at(Fault("f", 1, 4, "m", "a\t\x1b!b")) == "!b"
+    assert "a \\x1b!b" in str(Fault("f", 1, 4, "m", "a\t\x1b!b"))
     # a wide character takes two cells: the caret is one cell further than the characters before it
     lines = str(Fault("f", 1, 3, "m", "日本!")).split("\n")
     assert lines[2].index("^") == lines[1].index("!") + 2
