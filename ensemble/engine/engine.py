@@ -158,16 +158,16 @@ class Engine:
         self.t_begin = self.t
         self.state_record()
         self._arm()
-        if self.limits["duration"] is not None:
-            self.set_timer(_DURATION, self.t + self.limits["duration"])
         for rule in self.book.rules:
             if rule.rule.trigger == "timer":
                 self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
         self.occur("start")
 
     def _arm(self) -> None:
-        """Set the timers that beat, where they are not set."""
+        """Set the timer of the limit and those that beat, where they are not set."""
         period = heartbeat_period(self.spec)
+        if self.limits["duration"] is not None and self.t_begin is not None and _DURATION not in self.timers:
+            self.set_timer(_DURATION, self.t_begin + self.limits["duration"])
         if period and _HEARTBEAT not in self.timers:
             self.set_timer(_HEARTBEAT, self.t + period)
         for rule in self.book.rules:
@@ -210,11 +210,10 @@ class Engine:
                 return
             job.entered = (*job.entered, trigger)
         else:
-            # told again after a lost connection or a restart, an event has the time that it had
-            seen = job.repeated or {}
-            if event.t <= seen.get(trigger, 0.0):
+            job.heard = job.heard or {}
+            if event.t <= job.heard.get(trigger, -1.0):
                 return
-            job.repeated = {**seen, trigger: event.t}
+            job.heard[trigger] = event.t
         self.occur(trigger, job.group, job)
 
     def _acknowledged(self, event: Acknowledged) -> None:
@@ -279,10 +278,9 @@ class Engine:
 
     def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
-            self.tally.aging(
-                group,
-                [self.t - j.t_submit for j in self.group_jobs[group].values() if j.state == PENDING and j.t_submit],
-            )
+            jobs = self.group_jobs[group].values()
+            submitted = [j.t_submit for j in jobs if j.state == PENDING and j.t_submit is not None]
+            self.tally.aging(group, [self.t - t for t in submitted])
         self.tally.touch("elapsed")
         if not ending.stopped(self):
             self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
@@ -308,15 +306,18 @@ class Engine:
             acting.cancel_all(self, Cause(None, 0, "cancelled by the user"))
 
     def _resume(self, limits: Dict[str, Any]) -> None:
+        if self.final is not None and not limits:
+            return
         self.limits.update(limits)
-        if limits.get("duration") is not None and self.t_begin is not None:
-            self.set_timer(_DURATION, self.t_begin + limits["duration"])
+        if "duration" in limits:
+            self.timers.pop(_DURATION, None)
         doubt = (self.reason or "").startswith("in doubt")
-        if (limits or doubt) and (self.final == "halted" or (self.ending == "halted" and not self.concluding)):
+        if (limits or doubt) and "halted" in (self.final, self.ending):
             self.final = self.ending = self.reason = self.t_end = None
             self.closed = self.idle_seen = self.concluding = False
             for name, at in list(self.timers.items()):
                 self.set_timer(name, at)
+        if self.ending is None:
             self._arm()
         self.paused = False
         self.state_record()

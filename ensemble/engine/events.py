@@ -8,6 +8,7 @@ since the epoch, as Flux puts them into eventlogs (RFC 18).
 
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 from ensemble.errors import RecordError
@@ -174,10 +175,25 @@ def to_json(event: Event) -> List[Any]:
     return [FORMAT, type(event).__name__, *fields]
 
 
+_KINDS: Dict[str, Any] = {"id": int, "key": Key, "context": dict, "data": dict}
+_MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
+
+
+def _sound(cls: Any, field: str, value: Any) -> bool:
+    """May this stand in that field? What `_KINDS` does not name is a string."""
+    if value is None:
+        return (cls, field) in _MAY_BE_NONE
+    if field == "t":
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, _KINDS.get(field, str)) and not isinstance(value, bool)
+
+
 def from_json(record: Any) -> Event:
     """The event that `to_json` wrote. Raises RecordError for a damaged record or one of a newer format."""
     try:
         version, name, *fields = record
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{version!r} is no format")
         if version > FORMAT:
             raise RecordError(
                 f"an event of format {version} was written by a newer release; this one reads up to {FORMAT}"
@@ -188,6 +204,9 @@ def from_json(record: Any) -> Event:
             if at < len(fields) and fields[at] is not None:
                 fields[at] = Key.parse(fields[at])
         event: Event = cls(*fields)
-    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+        for field, value in zip(event._fields, event):
+            if not _sound(cls, field, value):
+                raise ValueError(f"{value!r} is no {field}")
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
         raise RecordError(f"this is no event record ({exc!r}): {str(record)[:120]}") from exc
     return event

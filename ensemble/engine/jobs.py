@@ -28,11 +28,11 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "submit"): (PENDING, "submitted"),
     (SUBMITTING, "acknowledged"): (PENDING, "submitted"),
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
-    (SUBMITTING, "in-doubt"): (INACTIVE, "doubted"),
+    (SUBMITTING, "in-doubt"): (INACTIVE, "in doubt"),
     (PENDING, "submit"): (PENDING, "dated"),
     (PENDING, "acknowledged"): (PENDING, _NOTHING),
-    (PENDING, "refused"): (PENDING, _NOTHING),
-    (PENDING, "invalidate"): (WITHDRAWN, _NOTHING),
+    (PENDING, "refused"): (PENDING, "doubted"),
+    (PENDING, "invalidate"): (WITHDRAWN, "withdrawn"),
     (PENDING, "flux-restart"): (PENDING, _NOTHING),
     (PENDING, "exception"): (PENDING, "excepted"),
     (PENDING, "start"): (RUNNING, "started"),
@@ -86,6 +86,7 @@ class Job:
         "exception",
         "exit_code",
         "group",
+        "heard",
         "id",
         "key",
         "killed",
@@ -93,7 +94,7 @@ class Job:
         "note",
         "overrides",
         "ranks",
-        "repeated",
+        "refusal",
         "result",
         "set",
         "signal",
@@ -113,8 +114,6 @@ class Job:
         self.overrides = overrides or {}
         #: attempts before this one that were lost for no fault of the job
         self.losses = losses
-        #: events that may come more than once in a job's life: name -> time of the last one seen
-        self.repeated: Optional[Dict[str, float]] = None
         #: the member's id; None until submit or acknowledgement
         self.id: Optional[int] = None
         self.state = SUBMITTING
@@ -126,12 +125,16 @@ class Job:
         self.exception: Optional[str] = None
         #: the exception's note, or the reason of a refusal
         self.note: Optional[str] = None
+        #: why the member refused it, once it has, though its `submit` had been seen before
+        self.refusal: Optional[str] = None
         #: a rule or the user has asked for its end
         self.doomed = False
         #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
         self.killed = 0
         #: states of RFC 21 entered before (triggers that fired)
         self.entered: Tuple[str, ...] = ()
+        #: trigger on an event that a job may have more than once -> time of the last one, to know a repeat
+        self.heard: Optional[Dict[str, float]] = None
         self.ranks: Optional[str] = None
         #: success, failed or cancelled, once it has ended
         self.result: Optional[str] = None
@@ -160,15 +163,17 @@ class Job:
         if status == 0:
             self.result = "success"
             return
-        if self.exception == "cancel" or self.doomed or self.killed_by_rule:
+        if self.exception == "cancel" or self.doomed or self._killed_by_rule():
             self.result, self.cause = "cancelled", "cancel"
             return
         self.result = "failed"
         if self.exception == "timeout":
             self.cause = "timeout"
+        elif self.exception is not None and self._node_lost():
+            self.cause = "infrastructure"
         elif self.exception == "exec":
             self.cause = "exec"
-        elif self.exception is not None and (self.exception in _LOSSES or "node" in self.exception):
+        elif self.exception in _LOSSES:
             self.cause = "infrastructure"
         elif self.exception is not None:
             self.cause = "exception"
@@ -188,9 +193,11 @@ class Job:
         self.note = reason
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
-    @property
-    def killed_by_rule(self) -> bool:
-        """Was it ended by a signal that a rule sent?"""
+    def _node_lost(self) -> bool:
+        """Flux tells the loss of a node as an exception of type exec, and only its note says so."""
+        return self.exception == "node-failure" or (self.note or "").startswith(("node failure", "lost contact"))
+
+    def _killed_by_rule(self) -> bool:
         return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
 
     def row(self) -> Dict[str, Any]:

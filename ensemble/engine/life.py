@@ -57,9 +57,19 @@ def _dated(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
 
 
+def _doubted(engine: Engine, job: Job, event: Event) -> None:
+    """The answer says no and the journal yes. The journal is right, but its `invalidate` may be on its way."""
+    job.refusal = event.reason if isinstance(event, Refused) else ""
+
+
+def _withdrawn(engine: Engine, job: Job, event: Event) -> None:
+    if job.refusal is not None:
+        _job_refused(engine, job, event)
+
+
 def _job_refused(engine: Engine, job: Job, event: Event) -> None:
     withdrawn = job.t_submit is not None
-    reason = event.reason if isinstance(event, (Refused, Lost)) else ""
+    reason = event.reason if isinstance(event, Refused) else job.refusal or ""
     job.refuse(engine.t, reason)
     if withdrawn or job.key.attempt:
         engine.tally.bump(job.group, "pending", -1)
@@ -111,7 +121,7 @@ def _lost(engine: Engine, job: Job, event: Event) -> None:
     _cleaned_unfinished(engine, job, event)
 
 
-def _doubted(engine: Engine, job: Job, event: Event) -> None:
+def _in_doubt(engine: Engine, job: Job, event: Event) -> None:
     reason = event.reason if isinstance(event, InDoubt) else ""
     engine.unanswered -= 1
     job.refuse(engine.t, reason)
@@ -225,12 +235,14 @@ def _record(engine: Engine, job: Job, event: str) -> None:
 _STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
     "submitted": _submitted,
     "dated": _dated,
+    "doubted": _doubted,
+    "withdrawn": _withdrawn,
     "refused": _job_refused,
     "excepted": _excepted,
     "started": _started,
     "finished": _finished,
     "cleaned": _cleaned,
-    "doubted": _doubted,
+    "in doubt": _in_doubt,
     "lost": _lost,
     "cleaned_unfinished": _cleaned_unfinished,
 }

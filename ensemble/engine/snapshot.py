@@ -82,13 +82,13 @@ def restore(spec: Spec, state: Any) -> Engine:
         engine.completed = set(state["completed"])
         engine.held.restore(state["held"])
         for record in state["jobs"]:
-            job = Job.from_json(record)
+            job = Job.from_json(_copy(record))
             engine.jobs[job.key] = job
             engine.group_jobs[job.group][job.key] = job
             if job.id is not None:
                 engine.by_id[job.id] = job
         engine.refused = {Key.parse(key): id for key, id in state["refused"]}
-    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
         raise RecordError(f"this is no snapshot of an ensemble ({exc!r})") from exc
     return engine
 

@@ -61,6 +61,7 @@ class Statistics:
         if not math.isfinite(x):
             self.refused += 1
             return False
+        x = float(x)
         self._n += 1
         self._last = x
         if self._moments is not None:

@@ -94,11 +94,11 @@ class Tally:
         """The ages, in seconds, of the group's jobs that are pending at this heartbeat."""
         where = (group, "", "waiting")
         if where in self._wanted:
-            had = self._stats.pop(where, None)
+            had = self._stats.pop(where, None) or Statistics(self._wanted[where])
             fresh = self._stats[where] = Statistics(self._wanted[where])
             for age in ages:
                 fresh.update(age)
-            if had is None or had.values() != fresh.values():
+            if had.values() != fresh.values():
                 self.due.update(self._stat_readers.get(where, ()))
         for age in ages:
             self._feed(group, "", LEGACY_PENDING, age)
@@ -155,5 +155,5 @@ class Tally:
             self._stats = {
                 (group, kind, variable): Statistics.from_json(stats) for group, kind, variable, stats in state["stats"]
             }
-        except (TypeError, ValueError, KeyError) as exc:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
             raise RecordError(f"this is no state of counts and statistics ({exc!r})") from exc

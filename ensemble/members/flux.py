@@ -24,7 +24,7 @@ from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.flux_facts import f58, owner_of
-from ensemble.members.flux_jobspec import Template, own_umask, template
+from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_timers import Timers
@@ -86,7 +86,8 @@ class FluxMember(Member):
         journal.owner_of_reactor = self.handle
         self._log = self.handle.log
         self._clock = clock
-        self._umask = own_umask()
+        #: jobs have theirs from the broker, not from this process; None where it cannot be told
+        self._umask = umask_of(int(self.handle.attr_get("broker.pid")))
         self._deliver: Optional[Callable[..., Any]] = None
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import posixpath
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -103,7 +102,7 @@ def _jobspec(jobs: JobSet, ensemble: str, submitter: Submitter, umask: Optional[
     for name, value in jobs.attributes.items():
         _put(attributes, _attribute_path(name), value, "attributes")
     command = _command(jobs, system)
-    if umask is not None and submitter.umask is not None and submitter.umask != umask:
+    if submitter.umask is not None and submitter.umask != umask:
         command = ["/bin/sh", "-c", f'umask {submitter.umask:04o} && exec "$@"', "sh", *command]
     return {
         "version": 1,
@@ -213,8 +212,10 @@ def _put(tree: Dict[str, Any], path: List[str], value: Any, what: str) -> None:
         tree[path[-1]] = copy.deepcopy(value)
 
 
-def own_umask() -> int:
-    """The umask of this process, which jobs share: both have it from the broker."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def umask_of(pid: int) -> Optional[int]:
+    """The umask of a process of this machine, None where it cannot be told (proc(5): `Umask` in its status)."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None

@@ -4,14 +4,13 @@
 How it works. At most `WINDOW` requests are on their way; the rest waits here, cancels and kills before submissions,
 and the submissions of different ensembles take turns. An answer makes room for the next request.
 
-An error answers a submission in one of two ways. Most say no, for good: the job does not exist, and that is
-`Refused`. A few (`_FATE_UNKNOWN`) say that an answer will not come: the module that takes submissions was unloaded or
-not there, or the connection was reset. Such a submission may have become a job or not. It is set aside; after a
-while the job manager is asked something over the journal's connection. Whatever the job manager took from job-ingest
-before is in the journal before that answer. So if the journal has shown the key by then, the submission is
-acknowledged with the id found there; if not, it is sent again. While anything is set aside, no submission is sent.
+A submission that is answered by an error was refused, for good: its job does not exist. But some have no answer at
+all: the module that takes submissions was unloaded with them (it then says nothing, or one of `_NO_ANSWER`), or is not
+there. Such a submission may have become a job or not. It is set aside until an inquiry (`flux_inquiry.py`) has made
+sure that its job would be in the journal. If the journal has shown the key by then, the submission is acknowledged
+with the id found there; if not, it is sent again. While anything is set aside, no submission is sent.
 
-A cancel or kill that met such an error is simply sent again.
+A cancel or kill without an answer is simply sent again.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from flux.future import Future
 from ensemble.engine.actions import Cancel, Kill
 from ensemble.engine.events import Acknowledged, ActionDone, Event, Key, Refused
 from ensemble.members.flux_facts import f58
+from ensemble.members.flux_inquiry import Inquiry
 from ensemble.members.flux_jobspec import Template
 from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_timers import Timers
@@ -37,10 +37,12 @@ from ensemble.members.guard import Log, guarded
 #: requests on their way at once
 WINDOW = 500
 
-#: errors that say nothing about the job, and seconds to wait at first before looking. After ENOSYS job-ingest has
-#: lost what it had; after the others it may still be at work on it.
-_FATE_UNKNOWN = {errno.ENOSYS: 0.1, errno.ECONNRESET: 10.0, errno.EHOSTUNREACH: 10.0, errno.ETIMEDOUT: 10.0}
-_MAX_BACKOFF = 5.0
+#: seconds after which a request counts as not answered
+_PATIENCE = 15.0
+#: errors that are no answer
+_NO_ANSWER = frozenset((errno.ENOSYS, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT))
+#: seconds to the next inquiry, at first and at most
+_BACKOFF = (0.1, 5.0)
 #: characters of a cause that go into a job's exception
 _LONGEST_NOTE = 200
 
@@ -76,7 +78,7 @@ class Requests:
         self._post = post
         self._on_submitted = guarded(log, self._submitted)
         self._on_done = guarded(log, self._done)
-        self._on_asked = guarded(log, self._asked)
+        self._inquiry = Inquiry(handle, journal, timers, log, self._inquired)
         self._queues: Dict[str, Deque[_Submission]] = {}
         #: ensembles whose queue may be served, next first
         self._turns: Deque[str] = deque()
@@ -84,10 +86,12 @@ class Requests:
         self._on_their_way = 0
         #: submissions without a known fate, by key
         self._unanswered: Dict[Key, _Submission] = {}
+        #: those without an answer; the first `_asked` of them were so before the inquiry that is under way
         self._aside: List[_Submission] = []
-        #: there is something set aside: when to look is arranged
+        self._asked = 0
+        #: there is something set aside, and an inquiry is arranged or under way
         self._holding = False
-        self._backoff = _FATE_UNKNOWN[errno.ENOSYS]
+        self._backoff = _BACKOFF[0]
         self._id = ffi.new("flux_jobid_t[1]")
         self._stopped = False
 
@@ -162,18 +166,18 @@ class Requests:
             return
         self._unanswered[submission.key] = submission
         self._on_their_way += 1
-        Future(future).then(self._on_submitted, submission)
+        Future(future).then(self._on_submitted, submission, timeout=_PATIENCE)
 
     def _submitted(self, future: Future, submission: _Submission) -> None:
         self._answered(future)
         if self._stopped:
             return
         if lib.flux_job_submit_get_id(future.pimpl.handle, self._id) == 0:
-            self._backoff = _FATE_UNKNOWN[errno.ENOSYS]
+            self._backoff = _BACKOFF[0]
             self._acknowledge(submission, self._id[0])
         else:
             error = ffi.errno
-            if error in _FATE_UNKNOWN:
+            if error in _NO_ANSWER:
                 self._set_aside(submission, error)
             else:
                 self._refuse(submission, _reason(future, error))
@@ -194,53 +198,41 @@ class Requests:
             submission.ensemble, Refused(self._clock(), submission.key, f"Flux refused the job: {reason.strip()}")
         )
 
-    # Submissions without a known fate
+    # Submissions without an answer
 
     def _set_aside(self, submission: _Submission, error: int) -> None:
         self._aside.append(submission)
         if not self._holding:
             self._holding = True
             self._log(
-                syslog.LOG_NOTICE,
-                f"a submission got no answer ({os.strerror(error)}): looking whether its job exists",
+                syslog.LOG_NOTICE, f"a submission got no answer ({os.strerror(error)}): looking whether its job exists"
             )
-            self._timers.after(max(self._backoff, _FATE_UNKNOWN[error]), self._ask)
+            self._timers.after(self._backoff, self._inquire)
 
-    def _ask(self) -> None:
+    def _inquire(self) -> None:
+        self._asked = len(self._aside)
+        self._inquiry.begin()
+
+    def _inquired(self, known: bool) -> None:
+        """An inquiry has ended; if all is known, what the journal has not shown does not exist."""
         if self._stopped:
             return
-        if not self._journal.live():
-            self._later()
-            return
-        aside, self._aside = self._aside, []
-        self._journal.handle.rpc("job-manager.getinfo").then(self._on_asked, aside)
-
-    def _later(self) -> None:
-        self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
-        self._timers.after(self._backoff, self._ask)
-
-    def _asked(self, future: Future, aside: List[_Submission]) -> None:
-        if self._stopped:
-            return
-        if lib.flux_future_get(future.pimpl.handle, ffi.NULL) < 0 or not self._journal.live():
-            self._aside = aside + self._aside
-            self._later()
-            return
+        asked = self._asked if known else 0
         again = []
-        for submission in aside:
+        for submission in self._aside[:asked]:
             if submission.id is not None:
                 self._acknowledge(submission, submission.id)
             else:
                 self._unanswered.pop(submission.key, None)
                 again.append(submission)
+        del self._aside[:asked]
         for submission in reversed(again):
             self._queue(submission, first=True)
-        if self._aside:
-            self._timers.after(self._backoff, self._ask)
-        else:
-            self._holding = False
-            # Should the next try meet the same error, it waits longer.
-            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
+        self._holding = bool(self._aside)
+        # Should the next try meet the same error, it waits longer.
+        self._backoff = min(2 * self._backoff, _BACKOFF[1])
+        if self._holding:
+            self._timers.after(self._backoff, self._inquire)
         self._pump()
 
     # Cancels and kills
@@ -255,7 +247,7 @@ class Requests:
             self._report(ensemble, action, os.strerror(ffi.errno))
             return
         self._on_their_way += 1
-        Future(future).then(self._on_done, ensemble, action)
+        Future(future).then(self._on_done, ensemble, action, timeout=_PATIENCE)
 
     def _done(self, future: Future, ensemble: str, action: Union[Cancel, Kill]) -> None:
         self._answered(future)
@@ -265,7 +257,7 @@ class Requests:
             self._report(ensemble, action, None)
         else:
             error = ffi.errno
-            if error in _FATE_UNKNOWN:
+            if error in _NO_ANSWER:
                 self._timers.after(1.0, lambda: self.act(ensemble, action))
             else:
                 self._report(ensemble, action, _reason(future, error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Collection, Dict, List, Optional, Set, Tuple
 
 from ensemble.spec import condition, metrics
 from ensemble.spec.faults import Report, listed
@@ -30,6 +30,7 @@ def advise(spec: Spec, root: Node, report: Report) -> None:
 class _Advice:
     def __init__(self, spec: Spec, root: Node, report: Report) -> None:
         self._spec = spec
+        self._groups = spec.groups
         self._root = root
         self._report = report
         rules = root.get("rules")
@@ -59,7 +60,7 @@ class _Advice:
                 told.add(job.name)
                 self._report.warn(node.get("name") or node, f"no rule submits the group '{job.name}'")
         begins = any(rule.trigger in _FIRST and _groups(rule) for rule in self._spec.rules)
-        begins = begins or any(_reads_ensemble(rule, self._spec) and _groups(rule) for rule in self._spec.rules)
+        begins = begins or any(_reads_ensemble(rule, self._groups) and _groups(rule) for rule in self._spec.rules)
         if self._submitted and not begins:
             message = "every rule that submits waits for something that jobs do, so no job is ever submitted"
             self._report.warn(self._root.key("rules"), message, expected="a rule on start that submits a group")
@@ -86,7 +87,7 @@ class _Advice:
         if rule.trigger != "metric" or rule.name is None or rule.when is None:
             return
         compiled = condition.compile(rule.when)
-        stat, _, _, variable = metrics.parse(rule.name, self._spec.groups)
+        stat, _, _, variable = metrics.parse(rule.name, self._groups)
         counted = stat in ("count", "n") or (stat == "ensemble" and variable != "elapsed")
         if compiled is not None and compiled.op == "==" and not counted:
             message = f"{rule.name} is a measured time, which hardly ever equals {compiled.value:g}"
@@ -116,7 +117,7 @@ class _Advice:
                     expected=_A_LIMIT,
                 )
                 return
-            source = _source(rule, self._spec)
+            source = _source(rule, self._groups)
             if source is not None:
                 edges += [(source, group, node) for group in _groups(rule)]
         circle = _circle(edges)
@@ -144,11 +145,11 @@ def _groups(rule: Rule) -> List[str]:
     return [action.label for action in rule.actions if action.name == "submit" and action.label is not None]
 
 
-def _reads_ensemble(rule: Rule, spec: Spec) -> bool:
-    return rule.trigger == "metric" and metrics.parse(rule.name or "", spec.groups).stat == "ensemble"
+def _reads_ensemble(rule: Rule, groups: Collection[str]) -> bool:
+    return rule.trigger == "metric" and metrics.parse(rule.name or "", groups).stat == "ensemble"
 
 
-def _source(rule: Rule, spec: Spec) -> Optional[str]:
+def _source(rule: Rule, groups: Collection[str]) -> Optional[str]:
     """The group whose jobs make the rule fire, whatever becomes of them; _ANY, or None where it has a condition."""
     if rule.trigger in JOB_TRIGGERS and rule.trigger not in _FATES:
         return rule.name or _ANY
@@ -157,7 +158,7 @@ def _source(rule: Rule, spec: Spec) -> Optional[str]:
     if rule.trigger == "idle":
         return _ANY
     if rule.trigger == "metric" and rule.when is None:
-        return metrics.parse(rule.name or "", spec.groups).group
+        return metrics.parse(rule.name or "", groups).group
     return None
 
 

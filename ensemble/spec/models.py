@@ -10,7 +10,7 @@ in the schema, and behind "expected" where the key is missing.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -282,7 +282,7 @@ class Spec(_Model):
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:
         """Group name to its sets."""
-        groups: Dict[str, Tuple[JobSet, ...]] = {}
+        groups: Dict[str, List[JobSet]] = {}
         for jobs in self.jobs:
-            groups[jobs.name] = (*groups.get(jobs.name, ()), jobs)
-        return groups
+            groups.setdefault(jobs.name, []).append(jobs)
+        return {name: tuple(sets) for name, sets in groups.items()}

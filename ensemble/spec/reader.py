@@ -33,6 +33,8 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+#: what an escape may stand for, and no argument or file name can hold
+_UNTAKEABLE = re.compile("[\0\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -284,7 +286,7 @@ class _Composer:
         self._count(at, 1)
         text: str = event.value
         plain = event.style in (None, "")
-        if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        if _UNTAKEABLE.search(text):
             self._report.add(at, "an escape in this string stands for a character that no program can take")
             text = ""
         tag: Optional[str] = event.tag

@@ -68,7 +68,7 @@ def _with_flux(names: List[str], args: argparse.Namespace) -> int:
             skip(name, reason)
         return 0
     env = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX_", "ENSEMBLE_"))}
-    env["PYTHONPATH"] = str(TOP)
+    env["PYTHONPATH"] = os.pathsep.join((str(TOP), *filter(None, [env.get("PYTHONPATH")])))
     inside = [sys.executable, "-m", "t.bench", "--inside", "-r", str(args.repetitions), "-n", str(args.jobs), *names]
     return subprocess.run(["flux", "start", "--test-size=1", *inside], env=env, cwd=TOP, check=False).returncode
 

@@ -2,7 +2,7 @@
 """How a benchmark tells what it measured: one line, with its spread, beside the bare value and the target.
 
 Law of this file: a figure is a list of repetitions, and nothing is left out of it. Where there is a bare value, the
-two were measured by turns (A B B A) and a ratio is that of two neighbours; the target is held against the median.
+two were measured by turns (A B B A) and a ratio is that of two neighbours; the target is held against each repetition.
 """
 
 from __future__ import annotations
@@ -55,14 +55,21 @@ class Figure:
         return " | ".join(parts)
 
     def _target(self) -> str:
-        if self.at_most is None and self.at_least is None:
-            return "no target"
-        value = statistics.median(self.ratios if self.of_ratio and self.bare else self.measured)
-        what = "ratio " if self.of_ratio and self.bare else ""
+        of_ratio = self.of_ratio and bool(self.bare)
+        values = self.ratios if of_ratio else self.measured
+        what = "ratio " if of_ratio else ""
         if self.at_most is not None:
-            return f"target {what}<= {self.at_most:g}: {'reached' if value <= self.at_most else 'MISSED'}"
-        assert self.at_least is not None
-        return f"target {what}>= {self.at_least:g}: {'reached' if value >= self.at_least else 'MISSED'}"
+            return f"target {what}<= {self.at_most:g}: {_verdict([value <= self.at_most for value in values])}"
+        if self.at_least is not None:
+            return f"target {what}>= {self.at_least:g}: {_verdict([value >= self.at_least for value in values])}"
+        return "no target"
+
+
+def _verdict(met: List[bool]) -> str:
+    """Is the target reached? Where the repetitions do not agree, it says how many of them do."""
+    if all(met):
+        return "reached"
+    return f"reached in {sum(met)} of {len(met)}" if any(met) else "MISSED"
 
 
 def tell(figure: Figure) -> None:

@@ -4,13 +4,26 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 from driver import MemberDriver
 
-from ensemble.engine.events import ActionDone
+from ensemble.engine.events import ActionDone, JobId
 
 SLEEP = {"name": "sleep", "command": "sleep 300"}
+
+
+def running(driver: MemberDriver, path: Path) -> JobId:
+    """A job whose process runs: at `start` a queue may not have made it yet, and a signal would miss it."""
+    ready = path / "ready"
+    driver.open("e1", {"name": "sleep", "script": f"touch '{ready}'\nexec sleep 300\n"})
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_for(ready.exists, "the job's process")
+    driver.wait_event(id, "start")
+    return id
+
+
 QUICK = {"name": "quick", "command": "true"}
 
 
@@ -22,10 +35,8 @@ def done(driver: MemberDriver, id: int, action: str) -> ActionDone:
     return outcome
 
 
-def test_cancel_a_running_job(driver: MemberDriver) -> None:
-    driver.open("e1", SLEEP)
-    id = driver.submit_id("e1", "sleep")
-    driver.wait_event(id, "start")
+def test_cancel_a_running_job(driver: MemberDriver, tmp_path: Path) -> None:
+    id = running(driver, tmp_path)
     driver.cancel("e1", id)
     driver.wait_event(id, "clean")
     assert done(driver, id, "cancel").error is None
@@ -113,10 +124,8 @@ def test_cancel_twice(driver: MemberDriver) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
-def test_kill(driver: MemberDriver, number: int) -> None:
-    driver.open("e1", SLEEP)
-    id = driver.submit_id("e1", "sleep")
-    driver.wait_event(id, "start")
+def test_kill(driver: MemberDriver, number: int, tmp_path: Path) -> None:
+    id = running(driver, tmp_path)
     driver.kill("e1", id, number)
     driver.wait_event(id, "clean")
     assert done(driver, id, "kill").error is None
@@ -145,10 +154,8 @@ def test_kill_a_pending_job(driver: MemberDriver) -> None:
     driver.wait_event(id, "clean")
 
 
-def test_a_signal_that_does_not_exist(driver: MemberDriver) -> None:
-    driver.open("e1", SLEEP)
-    id = driver.submit_id("e1", "sleep")
-    driver.wait_event(id, "start")
+def test_a_signal_that_does_not_exist(driver: MemberDriver, tmp_path: Path) -> None:
+    id = running(driver, tmp_path)
     driver.kill("e1", id, 4711)
     assert done(driver, id, "kill").error
     driver.cancel("e1", id)

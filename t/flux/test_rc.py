@@ -203,7 +203,9 @@ def test_rc3_ends_the_service_and_leaves_a_module_to_the_broker(start):
 
 
 def test_off_rank_0_the_scripts_do_nothing(start):
-    script = f"flux exec -r 1 env ENSEMBLE_AUTOSTART=true {TOP}/etc/rc1.d/ensemble; {NOT_RUNNING}; flux dmesg"
+    script = (
+        f"flux exec -r 1 env ENSEMBLE_AUTOSTART=true {TOP}/etc/rc1.d/ensemble; {NOT_RUNNING}; flux exec -r 1 flux dmesg"
+    )
     ended = start(script, "--test-size=2", ENSEMBLE_AUTOSTART="false")
     assert ended.status == 0, ended.out + ended.err
     assert not LOUD.search(ended.out), "the service itself refuses that rank, but is not even asked"
