@@ -55,7 +55,8 @@ run: $(MADE)
 	    $(in_venv) FLUX_EXEC_PATH_PREPEND="$$PWD/$(VENV)/bin" \
 	        flux start --test-size=4 flux ensemble run examples/hello-world.yaml; \
 	else \
-	    echo "no Flux that Python can use: running on the embedded local queue"; \
+	    cat $(VENV)/.noflux 2>/dev/null || echo 'Flux is not installed (no `flux` in PATH)'; \
+	    echo "running on the embedded local queue"; \
 	    $(in_venv) FLUX_URI= ensemble run examples/hello-world.yaml; \
 	fi
 

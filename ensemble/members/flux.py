@@ -23,7 +23,7 @@ from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
-from ensemble.members.flux_facts import f58, owner_of
+from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_requests import Requests
@@ -84,7 +84,7 @@ class FluxMember(Member):
         lib.flux_set_reactor(journal.handle, lib.flux_get_reactor(self.handle.handle))
         # The reactor is freed with the handle that made it, which so has to go last.
         journal.owner_of_reactor = self.handle
-        self._log = self.handle.log
+        self._log = log_to(self.handle)
         self._clock = clock
         #: jobs have theirs from the broker, not from this process; None where it cannot be told
         self._umask = umask_of(int(self.handle.attr_get("broker.pid")))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import flux
 from flux.core.inner import ffi, lib
@@ -45,3 +45,14 @@ def f58(id: int) -> str:
     if id < 0 or lib.flux_job_id_encode(id, b"f58plain", text, 64) < 0:
         return str(id)
     return str(ffi.string(text).decode())
+
+
+def log_to(handle: flux.Flux) -> Callable[[int, str], None]:
+    """A function `log(level, text)` that writes to the broker's log ring, a line at a time."""
+
+    def log(level: int, text: str) -> None:
+        for line in text.splitlines() or [""]:
+            # The bindings hand the text to a printf.
+            handle.log(level, line.replace("%", "%%").encode("utf-8", "replace"))
+
+    return log

@@ -161,6 +161,8 @@ class Service:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
         if self._frozen is None:
             self._frozen = reason
+            for running in self._running.values():
+                running.frozen = True
             if self.active:
                 self._log(syslog.LOG_INFO, f"{reason}: {self.active} ensembles are left as they are")
 

@@ -29,6 +29,7 @@ from _flux._core import ffi, lib
 from flux.constants import FLUX_MSGTYPE_REQUEST, FLUX_POLLERR, FLUX_POLLIN, FLUX_RPC_STREAMING
 
 from ensemble.errors import BadRequest, NoService, NotPermitted, ServiceError
+from ensemble.members.flux_facts import log_to
 from ensemble.members.guard import guarded
 from ensemble.service.core import Service
 from ensemble.service.protocol import ENDPOINTS, SERVICE, STREAMING, Reply
@@ -135,9 +136,7 @@ class FluxHost:
 
     def log(self, level: int, text: str) -> None:
         """Write to the broker's log ring; `level` is one of syslog's."""
-        for line in text.splitlines() or [""]:
-            # The bindings hand the text to a printf.
-            self.handle.log(level, line.replace("%", "%%").encode("utf-8", "replace"))
+        log_to(self.handle)(level, text)
 
     # Starting and ending
 

@@ -66,6 +66,8 @@ class Running:
         self.seq = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
+        #: the instance goes down: nothing acts any more, be it an event or a timer
+        self.frozen = False
         self._member = member
         self._store = store
         self._log = log
@@ -75,7 +77,6 @@ class Running:
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
-        self._told_end = False
 
     # ---- events in, actions out
 
@@ -86,7 +87,7 @@ class Running:
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path. Never raises."""
-        if self.broken is not None:
+        if self.broken is not None or self.frozen:
             return
         try:
             actions = self.engine.handle(event)
@@ -122,16 +123,17 @@ class Running:
             if records or rows:
                 self._changed = True
                 self._gather()
-            if self.engine.final is not None and not self._told_end:
-                self._told_end = True
+            if ended and self.engine.final is not None:
                 self.flush()
                 self._on_end(self)
 
-        if self.engine.final is None:
-            self._told_end = False
+        # a halted one may be resumed and halt again by one event
+        ended = any(_is_end(record) for record in records)
         self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
 
     def _perform(self, action: Action) -> None:
+        if self.frozen:
+            return
         if isinstance(action, SetTimer):
             self.set_timer(action.timer, action.at)
         elif isinstance(action, FOR_MEMBER):
@@ -165,7 +167,6 @@ class Running:
             self._number(Record(now, "state", {"state": "failed", "reason": self.broken})),
         ]
         self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
-        self._told_end = True
         self.flush()
         self._on_end(self)
 
