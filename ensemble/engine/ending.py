@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: submissions of one ensemble that may be unanswered at a time: one that has 100000 to make neither floods the
 #: member's queue nor holds up the others, and the cost of one event stays bounded
-WINDOW = 512
+WINDOW = 1024
 
 #: timers: of a rule, by number; for what an event's own actions changed
 TIMER = "timer:"

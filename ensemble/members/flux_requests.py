@@ -35,7 +35,7 @@ from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
 #: requests on their way at once
-WINDOW = 500
+WINDOW = 1024
 
 #: seconds after which a request counts as not answered
 _PATIENCE = 15.0

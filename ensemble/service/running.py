@@ -82,7 +82,9 @@ class Running:
 
     def announce(self, name: str, file: str) -> None:
         """Write the first record: what was submitted."""
-        record = self._number(Record(self.given["t_submit"], "submitted", {"id": self.id, "name": name, "file": file}))
+        self.seq += 1
+        given = {"id": self.id, "name": name, "file": file}
+        record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
         self._store.commit(self.id, Commit([], [], [record], []), lambda error: None)
 
     def feed(self, event: Event) -> None:
@@ -90,20 +92,23 @@ class Running:
         if self.broken is not None or self.frozen:
             return
         try:
+            self._take(event)
+        except Exception as exc:
+            self._quarantine(exc)
+
+    def _take(self, event: Event) -> None:
+        try:
             actions = self.engine.handle(event)
         except TransitionError as exc:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}: {exc}; the event is dropped")
             actions = [Record(self._clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
-        except Exception as exc:
-            self._quarantine(exc)
-            return
         records: List[Dict[str, Any]] = []
         rows: List[Dict[str, Any]] = []
         intents: List[str] = []
         todo: List[Action] = []
         for action in actions:
             if isinstance(action, Record):
-                records.append(self._number(action))
+                records.append(self._numbered(action, self.seq + len(records) + 1))
             elif isinstance(action, Finished):
                 rows.append(self.shown_row(action.row))
             elif isinstance(action, SetTimer):
@@ -115,18 +120,23 @@ class Running:
                 todo.append(action)
 
         def committed(error: Optional[str]) -> None:
-            if error is not None:
-                self._quarantine(RuntimeError(f"the store could not keep an event: {error}"))
+            if self.broken is not None:
                 return
-            for action in todo:
-                self._perform(action)
-            if records or rows:
-                self._changed = True
-                self._gather()
-            if ended and self.engine.final is not None:
-                self.flush()
-                self._on_end(self)
+            try:
+                if error is not None:
+                    raise RuntimeError(f"the store could not keep an event: {error}")
+                for action in todo:
+                    self._perform(action)
+                if records or rows:
+                    self._changed = True
+                    self._gather()
+                if ended and self.engine.final is not None:
+                    self.flush()
+                    self._on_end(self)
+            except Exception as exc:
+                self._quarantine(exc)
 
+        self.seq += len(records)
         # a halted one may be resumed and halt again by one event
         ended = any(_is_end(record) for record in records)
         self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
@@ -152,23 +162,33 @@ class Running:
         self._timers[name] = self._member.call_at(at, expired)
 
     def _quarantine(self, exc: Exception) -> None:
-        """The engine broke: tell it, cancel its jobs, and leave the rest of the service alone."""
+        """Something broke: tell it, cancel the ensemble's jobs, and leave the rest of the service alone. Never raises."""
         text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
         self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
         self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
-        for job in list(self.engine.jobs.values()):
-            if job.id is not None:
-                self._member.perform(self.id, Cancel(job.id, Cause(None, 0, "its ensemble is quarantined")))
+        try:
+            self._bury()
+        except Exception:
+            self._log(syslog.LOG_ERR, f"ensemble {self.id} could not be put away:\n{traceback.format_exc()}")
+
+    def _bury(self) -> None:
         now = self._clock()
         self.engine.final, self.engine.ending, self.engine.t_end = "failed", None, now
         self.engine.reason = self.broken
-        records = [
-            self._number(Record(now, "error", {"text": self.broken, "rule": None})),
-            self._number(Record(now, "state", {"state": "failed", "reason": self.broken})),
+        last = [
+            Record(now, "error", {"text": self.broken, "rule": None}),
+            Record(now, "state", {"state": "failed", "reason": self.broken}),
         ]
+        records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
+        self.seq += len(records)
         self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
-        self.flush()
-        self._on_end(self)
+        ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
+        try:
+            for id in ids:
+                self._member.perform(self.id, Cancel(id, Cause(None, 0, "its ensemble is quarantined")))
+        finally:
+            self.flush()
+            self._on_end(self)
 
     def stop(self) -> None:
         """Drop the timers and end the streams, without a word to the engine."""
@@ -182,12 +202,11 @@ class Running:
 
     # ---- what people see
 
-    def _number(self, record: Record) -> Dict[str, Any]:
-        self.seq += 1
+    def _numbered(self, record: Record, seq: int) -> Dict[str, Any]:
         data = record.data
         if data.get("job") is not None:
             data = {**data, "job": self._member.show(data["job"])}
-        return {"seq": self.seq, "t": record.t, "type": record.type, **data}
+        return {"seq": seq, "t": record.t, "type": record.type, **data}
 
     def shown_row(self, row: Dict[str, Any]) -> Dict[str, Any]:
         """A job's row with its id as users write it, and where its output lies."""
