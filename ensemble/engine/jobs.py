@@ -39,6 +39,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (PENDING, "finish"): (FINISHED, "finished"),
     (PENDING, "clean"): (INACTIVE, "cleaned_unfinished"),
     (PENDING, "lost"): (INACTIVE, "lost"),
+    (PENDING, "in-doubt"): (INACTIVE, "in doubt"),
     (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
@@ -46,6 +47,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "refused"): (INACTIVE, "refused"),
     (WITHDRAWN, "lost"): (INACTIVE, "refused"),
+    (WITHDRAWN, "in-doubt"): (INACTIVE, "refused"),
     (RUNNING, "submit"): (RUNNING, _NOTHING),
     (RUNNING, "acknowledged"): (RUNNING, _NOTHING),
     (RUNNING, "refused"): (RUNNING, _NOTHING),
@@ -55,6 +57,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (RUNNING, "finish"): (FINISHED, "finished"),
     (RUNNING, "clean"): (INACTIVE, "cleaned_unfinished"),
     (RUNNING, "lost"): (INACTIVE, "lost"),
+    (RUNNING, "in-doubt"): (INACTIVE, "in doubt"),
     (FINISHED, "submit"): (FINISHED, _NOTHING),
     (FINISHED, "acknowledged"): (FINISHED, _NOTHING),
     (FINISHED, "refused"): (FINISHED, _NOTHING),
@@ -64,12 +67,13 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (FINISHED, "exception"): (FINISHED, _NOTHING),
     (FINISHED, "clean"): (INACTIVE, "cleaned"),
     (FINISHED, "lost"): (INACTIVE, "cleaned"),
+    (FINISHED, "in-doubt"): (INACTIVE, "cleaned"),
 }
 #: the events that the table speaks of
 MOVING = frozenset(event for _, event in LIFE)
 
 #: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
-_FATAL = frozenset({1, 2, 3, 9, 15})
+FATAL = frozenset({1, 2, 3, 9, 15})
 
 #: exception types of ours for jobs that ended for no fault of their own
 SHUTDOWN, GONE = "shutdown", "lost"
@@ -184,7 +188,7 @@ class Job:
 
     def killed_by(self, signal: int) -> None:
         """A rule sends it that signal."""
-        if self.killed not in _FATAL:
+        if self.killed not in FATAL:
             self.killed = signal
 
     def refuse(self, t: float, reason: str) -> None:
@@ -198,7 +202,7 @@ class Job:
         return self.exception == "node-failure" or (self.note or "").startswith(("node failure", "lost contact"))
 
     def _killed_by_rule(self) -> bool:
-        return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
+        return bool(self.killed) and (self.signal == self.killed or self.killed in FATAL)
 
     def row(self) -> Dict[str, Any]:
         """What is kept and shown of it (JOB of the protocol, without `where`)."""

@@ -123,10 +123,13 @@ def _lost(engine: Engine, job: Job, event: Event) -> None:
 
 def _in_doubt(engine: Engine, job: Job, event: Event) -> None:
     reason = event.reason if isinstance(event, InDoubt) else ""
-    engine.unanswered -= 1
+    if job.id is None:
+        engine.unanswered -= 1
     job.refuse(engine.t, reason)
     job.cause = "in-doubt"
-    if job.key.attempt:
+    if job.t_start is not None:
+        engine.tally.bump(job.group, "running", -1)
+    elif job.id is not None or job.key.attempt:
         engine.tally.bump(job.group, "pending", -1)
     else:
         engine.tally.bump(job.group, "submitted")

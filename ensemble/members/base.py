@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Optional
+from typing import Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
-from ensemble.engine.actions import Action
-from ensemble.engine.events import Event, JobId
+from ensemble.engine.actions import Action, Submit
+from ensemble.engine.events import Event, JobId, Key
 from ensemble.spec.models import Spec
 
 #: Called with the ensemble's id and the event.
@@ -68,6 +68,17 @@ class Member(ABC):
         """Make an ensemble known. `events` names the job events (RFC 21) that it needs beyond BASE_EVENTS.
 
         Raises MemberError if a group's jobs cannot be described to this queue at all; nothing is open then.
+        """
+
+    @abstractmethod
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+        """Take up the jobs of an earlier service: between `open` and `start`, once for each such ensemble.
+
+        `known` are its jobs that had not ended when it was last heard of; of each `doubtful` submission it is not
+        known whether it was sent. After `start` the member delivers the events that it has of those jobs (all, or
+        those it thinks new), then `Lost` for a known job that it has no longer; for each doubtful one
+        `Acknowledged`, `Refused` or `InDoubt`, submitting it where it is certain that it was not; and at last, once
+        what the queue has told of the past is delivered, `Recovered`.
         """
 
     @abstractmethod

@@ -119,6 +119,15 @@ class Requests:
         self._acts.append((ensemble, action))
         self._pump()
 
+    def doubt(self, ensemble: str, key: Key, template: Template) -> None:
+        """A submission of which an earlier service does not tell whether it was sent: find out, then send or not."""
+        submission = _Submission(ensemble, key, template)
+        self._unanswered[key] = submission
+        self._aside.append(submission)
+        if not self._holding:
+            self._holding = True
+            self._timers.after(self._backoff, self._inquire)
+
     def seen(self, key: Key, id: int) -> None:
         """The journal shows the job with this key."""
         submission = self._unanswered.get(key)

@@ -26,10 +26,10 @@ import time
 from array import array
 from collections import deque
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
-from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Refused
+from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
@@ -80,6 +80,7 @@ class LocalMember(Member):
         self.rundir = Path(rundir).absolute()
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
         self._free = self.cores
+        self._recovering: List[Tuple[str, Tuple[JobId, ...], Tuple[Submit, ...]]] = []
         self._deliver: Optional[Deliver] = None
         self._launcher: Optional[LauncherProcess] = None
         self._ensembles: Dict[str, OpenEnsemble] = {}
@@ -101,6 +102,13 @@ class LocalMember(Member):
             ) from exc
         self._launch()
         self._deliver = deliver
+        for ensemble, known, doubtful in self._recovering:
+            for id in known:
+                self._put(ensemble, Lost(time.time(), id, "its process died with the local queue"))
+            for submission in doubtful:
+                self._submit(ensemble, submission)
+            self._put(ensemble, Recovered(time.time()))
+        self._recovering.clear()
 
     def _launch(self) -> LauncherProcess:
         self._launcher = LauncherProcess(self.loop, self._on_launcher, self._on_lost)
@@ -117,6 +125,10 @@ class LocalMember(Member):
 
     def close(self, ensemble: str) -> None:
         self._ensembles.pop(ensemble, None)
+
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+        """Take up an earlier service's ensemble: its processes died with it, so what ran is lost, and told so."""
+        self._recovering.append((ensemble, tuple(known), tuple(doubtful)))
 
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:

@@ -20,12 +20,14 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemble import __version__
+from ensemble.engine.actions import Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Begin, Command, Event
+from ensemble.engine.events import Begin, Command, Event, Frozen
+from ensemble.engine.snapshot import restore
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
-from ensemble.service.running import Running, Watcher
+from ensemble.service.running import SHOWN, Running, Watcher
 from ensemble.service.store import Store, Stored
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
@@ -111,8 +113,26 @@ class Service:
 
     def start(self) -> None:
         """Start the member and take up what the store holds. Raises MemberError."""
+        for stored in self._store.load():
+            self._stored[stored.id] = stored
+            # a halted one may be resumed, and so needs its engine
+            if stored.damaged is None and (stored.status or {}).get("state", "halted") == "halted":
+                self._restore(stored)
+            if stored.damaged is not None:
+                self._log(syslog.LOG_ERR, f"ensemble {stored.id} is quarantined: {stored.damaged}")
+                stored.status = _damaged_status(stored)
+            # what it took to get here is not needed again
+            stored.snapshot, stored.events = None, []
         self._member.start(self.deliver)
-        self._stored = {stored.id: stored for stored in self._store.load()}
+        for running in list(self._running.values()):
+            if running.engine.t_begin is None:
+                # it was kept, and the service ended before its first event was
+                if not running.seq:
+                    running.announce(running.given["name"], running.given["file"])
+                running.feed(Begin(running.given["t_submit"]))
+            running.take_up()
+            if running.engine.final is not None:
+                self._ended(running)
 
     @property
     def active(self) -> int:
@@ -161,7 +181,10 @@ class Service:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
         if self._frozen is None:
             self._frozen = reason
+            now = self._clock()
             for running in self._running.values():
+                # kept, so that what the shutdown cancels is not taken for the user's will after the restart
+                running.feed(Frozen(now))
                 running.frozen = True
             if self.active:
                 self._log(syslog.LOG_INFO, f"{reason}: {self.active} ensembles are left as they are")
@@ -199,20 +222,15 @@ class Service:
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }
-        running = Running(
-            engine,
-            given,
-            self._member,
-            self._store,
-            log=self._log,
-            clock=self._clock,
-            on_end=self._ended,
-        )
+        running = self._drive(engine, given)
 
         def created(error: Optional[str]) -> None:
             if error is not None:
                 self._member.close(id)
                 reply.error(errno.EIO, f"the ensemble could not be stored: {error}")
+                return
+            if self._frozen is not None:
+                reply.error(errno.ESHUTDOWN, f"ensemble {id} is kept, and starts when the instance is up again")
                 return
             self._stored[id] = Stored(id, given)
             self._running[id] = running
@@ -242,12 +260,18 @@ class Service:
     def _on_jobs(self, payload: Any, reply: Reply) -> None:
         request = _parse(_Jobs, payload)
         stored, running = self._find(request.id)
-        rows = self._store.rows(stored.id)
-        if running is not None:
-            rows.extend(running.active_rows())
-        if request.group is not None:
-            rows = [row for row in rows if row["group"] == request.group]
-        rows.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        active = running.active_rows() if running is not None else []
+        active.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        ended = self._store.row_count(stored.id)
+        if request.group is None:
+            rows = self._store.rows(stored.id, request.start, request.max)
+            rows += active[max(0, request.start - ended) :]
+            reply.send({"jobs": rows[: request.max], "total": ended + len(active)})
+            return
+        rows = []
+        for start in range(0, ended, _MOST):
+            rows += [row for row in self._store.rows(stored.id, start, _MOST) if row["group"] == request.group]
+        rows += [row for row in active if row["group"] == request.group]
         reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
@@ -326,10 +350,45 @@ class Service:
         if revives and state == "halted":
             stored.status = None
             self._store.end(stored.id, None, lambda error: None)
-        running.feed(Command(self._clock(), name, data))
-        reply.send({"id": stored.id, "state": running.engine.state})
+        running.feed(
+            Command(self._clock(), name, data),
+            then=lambda: reply.send({"id": stored.id, "state": running.engine.state}),
+        )
 
     # ---- within
+
+    def _drive(self, engine: Engine, given: Dict[str, Any]) -> Running:
+        return Running(
+            engine,
+            given,
+            self._member,
+            self._store,
+            log=self._log,
+            clock=self._clock,
+            on_end=self._ended,
+        )
+
+    def _restore(self, stored: Stored) -> None:
+        """Bring an ensemble back to where it was: snapshot, log, and its jobs at the member."""
+        try:
+            spec = load(stored.given["text"], stored.given["file"]).spec
+            snapshot = stored.snapshot
+            engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
+            running = self._drive(engine, stored.given)
+            running.number = snapshot.number if snapshot is not None else 0
+            running.replay(stored.events)
+            running.seq = stored.seq
+            self._member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+            self._member.recover(
+                stored.id,
+                {job.id: key for key, job in engine.jobs.items() if job.id is not None},
+                [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None],
+            )
+        except Exception as exc:
+            self._log(syslog.LOG_ERR, traceback.format_exc())
+            stored.damaged = f"it cannot be brought back ({type(exc).__name__}: {exc})"
+            return
+        self._running[stored.id] = running
 
     def _ended(self, running: Running) -> None:
         """An ensemble has come to its end: keep its last picture, and let go of its engine unless it may carry on."""
@@ -385,6 +444,23 @@ class Service:
             running.keepalive()
         if watched:
             self._arm_keepalive()
+
+
+def _damaged_status(stored: Stored) -> Dict[str, Any]:
+    """STATUS of an ensemble whose record cannot be read."""
+    return {
+        "id": stored.id,
+        "name": stored.given["name"],
+        "state": "failed",
+        "reason": f"quarantined: {stored.damaged}",
+        "t_submit": stored.given["t_submit"],
+        "t_end": None,
+        "jobs": dict.fromkeys(SHOWN, 0),
+        "groups": {},
+        "metrics": {},
+        "rules": [],
+        "variables": {},
+    }
 
 
 _SUMMARY = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs")

@@ -299,7 +299,7 @@ class KvsStore(Store):
             rows = list(self._lines(f"{kept.rows.path}.{kept.rows.first[-1]}"))
             kept.row_count = kept.row_next = rows[-1][0] + 1
             kept.rows.rotate(kept.row_count)
-        if stored.status is not None:
+        if stored.status is not None and stored.status["state"] != "halted":
             return stored
         number = 0
         if snapshot is not None:

@@ -8,24 +8,29 @@ hurt by it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import syslog
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
+from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Event, TimerExpired, to_json
+from ensemble.engine.events import Event, TimerExpired, from_json, to_json
+from ensemble.engine.jobs import FATAL, PENDING, RUNNING
+from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
 from ensemble.service.protocol import Reply
-from ensemble.service.store import Commit, Store
+from ensemble.service.store import Commit, Snapshot, Store
 
 #: seconds for which records are gathered before they go to the watchers
 _GATHER = 0.05
 #: seconds between two pictures of the counts for watchers
 _PICTURE = 0.5
+#: events after which the engine's state is kept, so that a restart need not replay them
+_SNAPSHOT = 500
 #: records in one message of a watch stream
 _MESSAGE = 500
 #: counts that people see
@@ -64,6 +69,9 @@ class Running:
         self.watchers: List[Watcher] = []
         #: seq of the last record
         self.seq = 0
+        #: events consumed, ours included
+        self.number = 0
+        self._snapped = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
         #: the instance goes down: nothing acts any more, be it an event or a timer
@@ -85,18 +93,45 @@ class Running:
         self.seq += 1
         given = {"id": self.id, "name": name, "file": file}
         record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
-        self._store.commit(self.id, Commit([], [], [record], []), lambda error: None)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, [], [], [record], []), lambda error: None)
 
-    def feed(self, event: Event) -> None:
-        """Take one event along the whole path. Never raises."""
+    def replay(self, events: Iterable[Tuple[int, List[Any]]]) -> None:
+        """Take in events that were consumed before, in the order in which they were. What they caused was kept then.
+
+        Raises RecordError, and whatever an engine raises that is not the one that consumed them.
+        """
+        for number, record in events:
+            self.number = number
+            if record:
+                with contextlib.suppress(TransitionError):
+                    self.engine.handle(from_json(record))
+
+    def take_up(self) -> None:
+        """After a restart, once the member delivers: do again what may not have been done."""
+        for name, at in list(self.engine.timers.items()):
+            self.set_timer(name, at)
+        cause = Cause(None, 0, "asked for before the service was restarted")
+        for job in list(self.engine.jobs.values()):
+            if job.id is None or job.state not in (PENDING, RUNNING):
+                continue
+            if job.doomed:
+                self._member.perform(self.id, Cancel(job.id, cause))
+            elif job.state == RUNNING and job.killed in FATAL:
+                self._member.perform(self.id, Kill(job.id, job.killed, cause))
+
+    def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
+        """Take one event along the whole path; `then` is called once it is kept. Never raises."""
         if self.broken is not None or self.frozen:
+            then()
             return
         try:
-            self._take(event)
+            self._take(event, then)
         except Exception as exc:
             self._quarantine(exc)
+            then()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event, then: Callable[[], None]) -> None:
         try:
             actions = self.engine.handle(event)
         except TransitionError as exc:
@@ -125,6 +160,7 @@ class Running:
             try:
                 if error is not None:
                     raise RuntimeError(f"the store could not keep an event: {error}")
+                then()
                 for action in todo:
                     self._perform(action)
                 if records or rows:
@@ -139,7 +175,12 @@ class Running:
         self.seq += len(records)
         # a halted one may be resumed and halt again by one event
         ended = any(_is_end(record) for record in records)
-        self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
+        # a snapshot costs what is active, and so comes the later the more that is
+        if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
+            self._snapped = self.number
+            self._store.snapshot(self.id, Snapshot(self.number, self.seq, snapshot(self.engine)))
 
     def _perform(self, action: Action) -> None:
         if self.frozen:
@@ -181,7 +222,8 @@ class Running:
         ]
         records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
         self.seq += len(records)
-        self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
