@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from typing import Any, Dict, Union
 
@@ -25,22 +26,17 @@ def act(args: Namespace) -> int:
 
 def limit(text: str) -> tuple[str, Union[int, float, str, None]]:
     """NAME and value of NAME=VALUE; the value is a number where it looks like one. Raises UsageError."""
-    from ensemble.spec.faults import nearest
     from ensemble.spec.models import Limits
 
-    name, equals, value = text.partition("=")
-    if not equals or not value:
+    name, equals, given = text.partition("=")
+    if not equals or not given:
         raise UsageError(f"'{text}' is no limit; expected NAME=VALUE, as in max_jobs=200")
-    known = list(Limits.model_fields)
-    if name not in known:
-        near = nearest(name, known)
-        raise UsageError(
-            f"no limit is called '{name}'; "
-            + (f"did you mean '{near}'?" if near else f"expected one of {', '.join(known)}")
-        )
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, None if value == "none" else value
+    value: Union[int, float, str, None] = None if given == "none" else given
+    for kind in (float, int):
+        with contextlib.suppress(ValueError):
+            value = kind(given)
+    try:
+        Limits.given({name: value})
+    except ValueError as exc:
+        raise UsageError(str(exc)) from None
+    return name, value

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: member's queue nor holds up the others, and the cost of one event stays bounded
 WINDOW = 1024
 
+#: how the reason begins where a person has to look
+IN_DOUBT = "in doubt"
+
 #: timers: of a rule, by number; for what an event's own actions changed
 TIMER = "timer:"
 AGAIN = "again"
@@ -71,7 +74,7 @@ def doubt(engine: Engine, text: str) -> None:
     if engine.ending in (None, "halted") and engine.final is None:
         if engine.reason and len(engine.reason) > 1000:
             return
-        before = f"{engine.reason}; " if engine.ending == "halted" and engine.reason else "in doubt: "
+        before = f"{engine.reason}; " if engine.ending == "halted" and engine.reason else f"{IN_DOUBT}: "
         end(engine, "halted", f"{before}{text}; resume to carry on without it")
 
 

@@ -10,7 +10,8 @@ the same events in the same order give the same actions, and a snapshot restored
 
 An exception inside a rule marks that rule as failed and ends the ensemble as `stop` would, in state failed.
 The steps of a job's life stand in `life.py`, what actions do in `acting.py`, limits and the end in `ending.py`,
-snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone.
+snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone. What is left are more than
+400 lines, because each kind of event has its taker here, next to the state that it changes.
 """
 
 from __future__ import annotations
@@ -306,13 +307,13 @@ class Engine:
             acting.cancel_all(self, Cause(None, 0, "cancelled by the user"))
 
     def _resume(self, limits: Dict[str, Any]) -> None:
-        if self.final is not None and not limits:
+        in_doubt = (self.reason or "").startswith(ending.IN_DOUBT)
+        if self.final is not None and not (limits or in_doubt):
             return
         self.limits.update(limits)
         if "duration" in limits:
             self.timers.pop(_DURATION, None)
-        doubt = (self.reason or "").startswith("in doubt")
-        if (limits or doubt) and "halted" in (self.final, self.ending):
+        if (limits or in_doubt) and "halted" in (self.final, self.ending):
             self.final = self.ending = self.reason = self.t_end = None
             self.closed = self.idle_seen = self.concluding = False
             for name, at in list(self.timers.items()):

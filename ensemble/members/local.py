@@ -40,6 +40,8 @@ from ensemble.spec.models import Spec
 KILL_TIMEOUT = 5.0
 #: seconds of deliveries before the loop gets its turn
 _SLICE = 0.005
+#: number of the set of a job of an earlier queue
+_UNKNOWN = 0xFFFFFFFF
 
 
 class _Timer(Timer):
@@ -129,6 +131,11 @@ class LocalMember(Member):
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
         """Take up an earlier service's ensemble: its processes died with it, so what ran is lost, and told so."""
         self._recovering.append((ensemble, tuple(known), tuple(doubtful)))
+        self.skip(max(known, default=0))
+
+    def skip(self, last: JobId) -> None:
+        """Give no job an id up to `last`: an earlier queue has given those to jobs of an ensemble taken up here."""
+        self._sets.extend([_UNKNOWN] * (last + 1 - len(self._sets)))
 
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:
@@ -162,6 +169,8 @@ class LocalMember(Member):
     def where(self, ensemble: str, id: JobId) -> str:
         if ensemble not in self._ensembles or not 0 < id < len(self._sets):
             return ""
+        if self._sets[id] == _UNKNOWN:
+            return ""
         return self._ensembles[ensemble].where(self._sets[id], id)
 
     # submitting
@@ -182,8 +191,12 @@ class LocalMember(Member):
         self._event(job, "depend")
         self._event(job, "priority", priority=job.urgency)
         self._put(ensemble, Acknowledged(time.time(), action.key, job.id))
-        if job.urgency > 0:
-            heapq.heappush(self._queue, (-job.urgency, job.id))
+
+    def _admit(self, id: JobId) -> None:
+        """Its owner knows of it: now it may run. Not before, so that no job runs that a later queue had to doubt."""
+        job = self._jobs.get(id)
+        if job is not None and job.urgency > 0:
+            heapq.heappush(self._queue, (-job.urgency, id))
             self._schedule_soon()
 
     def _opened(self, ensemble: str) -> OpenEnsemble:
@@ -321,6 +334,8 @@ class LocalMember(Member):
                 ensemble, event = self._outbox.popleft()
                 if ensemble in self._ensembles:
                     self._deliver(ensemble, event)
+                if type(event) is Acknowledged:
+                    self._admit(event.id)
         finally:
             if self._outbox and not self._draining:
                 self._draining = True

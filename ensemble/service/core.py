@@ -4,7 +4,7 @@
 Theory of operation. A transport (Flux RPC, or the local socket) calls `handle` for each request and `disconnect`
 when a caller is gone; the member delivers events; both happen in one thread, the member's event loop. Everything
 that comes in passes the one guard: whatever raises is logged, the request is answered, and the service goes on.
-What a request must hold stands in `protocol.py`.
+What a request must hold stands in `protocol.py`, and is checked by `payloads.py`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import time
 import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from ensemble import __version__
-from ensemble.engine.actions import Submit
+from ensemble.engine.ending import IN_DOUBT
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event, Frozen
-from ensemble.engine.snapshot import restore
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Resume, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
-from ensemble.service.running import SHOWN, Running, Watcher
+from ensemble.service.recovery import bring_back, damaged_status, take_up
+from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
@@ -36,47 +35,8 @@ from ensemble.spec.models import Limits
 _FIRST = "bcdfghjkmnpqrstvwxz"
 _REST = _FIRST + "23456789"
 _LENGTH = 6
-#: rows or records in one answer
-_MOST = 10_000
-
-
-class _Payload(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _SubmitterPayload(_Payload):
-    environment: Dict[str, str] = Field(default_factory=dict)
-    cwd: str = "/"
-    umask: Optional[int] = Field(None, ge=0, le=0o777)
-    rlimits: Dict[str, int] = Field(default_factory=dict)
-
-
-class _Submit(_Payload):
-    text: str
-    file: str = Field("ensemble.yaml", max_length=4096)
-    submitter: _SubmitterPayload
-
-
-class _Id(_Payload):
-    id: str = Field(min_length=1, max_length=256)
-
-
-class _Jobs(_Id):
-    group: Optional[str] = None
-    start: int = Field(0, ge=0)
-    max: int = Field(1000, ge=1, le=_MOST)
-
-
-class _Since(_Id):
-    since: int = Field(0, ge=0)
-
-
-class _Log(_Since):
-    max: int = Field(1000, ge=1, le=_MOST)
-
-
-class _Resume(_Id):
-    limits: Dict[str, Any] = Field(default_factory=dict)
+#: rows looked at in one go
+_ROWS = 10_000
 
 
 class Service:
@@ -120,7 +80,7 @@ class Service:
                 self._restore(stored)
             if stored.damaged is not None:
                 self._log(syslog.LOG_ERR, f"ensemble {stored.id} is quarantined: {stored.damaged}")
-                stored.status = _damaged_status(stored)
+                stored.status = damaged_status(stored)
             # what it took to get here is not needed again
             stored.snapshot, stored.events = None, []
         self._member.start(self.deliver)
@@ -130,7 +90,7 @@ class Service:
                 if not running.seq:
                     running.announce(running.given["name"], running.given["file"])
                 running.feed(Begin(running.given["t_submit"]))
-            running.take_up()
+            take_up(running, self._member)
             if running.engine.final is not None:
                 self._ended(running)
 
@@ -202,7 +162,7 @@ class Service:
 
     def _on_submit(self, payload: Any, reply: Reply) -> None:
         self._may_act()
-        request = _parse(_Submit, payload)
+        request = parse(Submission, payload)
         try:
             spec, warnings = load(request.text, request.file)
         except SpecError as exc:
@@ -241,7 +201,7 @@ class Service:
         self._store.create(id, given, created)
 
     def _on_list(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         summaries = []
         for id, stored in self._stored.items():
             if id in self._running:
@@ -251,14 +211,16 @@ class Service:
         reply.send({"ensembles": summaries})
 
     def _on_status(self, payload: Any, reply: Reply) -> None:
-        stored, running = self._find(_parse(_Id, payload).id)
+        stored, running = self._find(parse(Id, payload).id)
         if running is not None:
             reply.send(running.status())
         elif stored.status is not None:
             reply.send(stored.status)
+        else:
+            raise ServiceError(f"ensemble {stored.id} was not taken up again; see the service's log", errno.EAGAIN)
 
     def _on_jobs(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Jobs, payload)
+        request = parse(Jobs, payload)
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
         active.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
@@ -269,13 +231,13 @@ class Service:
             reply.send({"jobs": rows[: request.max], "total": ended + len(active)})
             return
         rows = []
-        for start in range(0, ended, _MOST):
-            rows += [row for row in self._store.rows(stored.id, start, _MOST) if row["group"] == request.group]
+        for start in range(0, ended, _ROWS):
+            rows += [row for row in self._store.rows(stored.id, start, _ROWS) if row["group"] == request.group]
         rows += [row for row in active if row["group"] == request.group]
         reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Since, payload)
+        request = parse(Since, payload)
         stored, running = self._find(request.id)
         if running is not None:
             running.watch(Watcher(reply, request.since, payload))
@@ -291,36 +253,33 @@ class Service:
         reply.end()
 
     def _on_log(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Log, payload)
+        request = parse(Log, payload)
         stored, _ = self._find(request.id)
         records = self._store.records(stored.id, request.since, request.max)
         reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
 
     def _on_cancel(self, payload: Any, reply: Reply) -> None:
-        self._command(_parse(_Id, payload).id, "cancel", {}, reply)
+        self._command(parse(Id, payload).id, "cancel", {}, reply)
 
     def _on_pause(self, payload: Any, reply: Reply) -> None:
-        self._command(_parse(_Id, payload).id, "pause", {}, reply)
+        self._command(parse(Id, payload).id, "pause", {}, reply)
 
     def _on_resume(self, payload: Any, reply: Reply) -> None:
-        request = _parse(_Resume, payload)
+        request = parse(Resume, payload)
         stored, running = self._find(request.id)
-        limits: Dict[str, Any] = {}
-        if request.limits:
-            unknown = sorted(set(request.limits) - set(Limits.model_fields))
-            if unknown:
-                raise BadRequest(f"no limit is called '{unknown[0]}'; there are {', '.join(Limits.model_fields)}")
-            try:
-                limits = Limits.model_validate(request.limits).model_dump(include=set(request.limits))
-            except ValidationError as exc:
-                fault = exc.errors()[0]
-                raise BadRequest(f"limit {fault['loc'][0]}: {fault['msg']}") from None
+        try:
+            limits = Limits.given(request.limits)
+        except ValueError as exc:
+            raise BadRequest(str(exc)) from None
         if running is not None and "halted" in (running.engine.final, running.engine.ending) and not limits:
-            raise BadRequest(f"ensemble {stored.id} is halted: {running.engine.reason}")
+            reason = running.engine.reason or ""
+            # a limit has to be raised; a doubt goes with the word alone
+            if not reason.startswith(IN_DOUBT):
+                raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
 
     def _on_stats(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         reply.send(
             {
                 "host": self._host.kind,
@@ -337,7 +296,7 @@ class Service:
         )
 
     def _on_quit(self, payload: Any, reply: Reply) -> None:
-        _parse(_Payload, payload)
+        parse(Nothing, payload)
         reply.send({})
         self._member.call_at(self._clock(), self._quit)
 
@@ -369,26 +328,12 @@ class Service:
         )
 
     def _restore(self, stored: Stored) -> None:
-        """Bring an ensemble back to where it was: snapshot, log, and its jobs at the member."""
         try:
-            spec = load(stored.given["text"], stored.given["file"]).spec
-            snapshot = stored.snapshot
-            engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
-            running = self._drive(engine, stored.given)
-            running.number = snapshot.number if snapshot is not None else 0
-            running.replay(stored.events)
-            running.seq = stored.seq
-            self._member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
-            self._member.recover(
-                stored.id,
-                {job.id: key for key, job in engine.jobs.items() if job.id is not None},
-                [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None],
-            )
+            self._running[stored.id] = bring_back(stored, self._member, self._drive)
         except Exception as exc:
             self._log(syslog.LOG_ERR, traceback.format_exc())
+            self._member.close(stored.id)
             stored.damaged = f"it cannot be brought back ({type(exc).__name__}: {exc})"
-            return
-        self._running[stored.id] = running
 
     def _ended(self, running: Running) -> None:
         """An ensemble has come to its end: keep its last picture, and let go of its engine unless it may carry on."""
@@ -401,7 +346,7 @@ class Service:
                 self._log(syslog.LOG_ERR, f"the end of ensemble {running.id} could not be stored: {error}")
 
         self._store.end(running.id, status, kept)
-        if status["state"] == "halted" and running.broken is None:
+        if running.lingers:
             return
         self._member.close(running.id)
         running.stop()
@@ -446,35 +391,4 @@ class Service:
             self._arm_keepalive()
 
 
-def _damaged_status(stored: Stored) -> Dict[str, Any]:
-    """STATUS of an ensemble whose record cannot be read."""
-    return {
-        "id": stored.id,
-        "name": stored.given["name"],
-        "state": "failed",
-        "reason": f"quarantined: {stored.damaged}",
-        "t_submit": stored.given["t_submit"],
-        "t_end": None,
-        "jobs": dict.fromkeys(SHOWN, 0),
-        "groups": {},
-        "metrics": {},
-        "rules": [],
-        "variables": {},
-    }
-
-
 _SUMMARY = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs")
-
-
-def _parse(model: Any, payload: Any) -> Any:
-    """The payload as the model has it. Raises BadRequest with the first thing that is wrong."""
-    if payload is None:
-        payload = {}
-    if not isinstance(payload, dict):
-        raise BadRequest("the request's payload is no JSON object", errno.EPROTO)
-    try:
-        return model.model_validate(payload)
-    except ValidationError as exc:
-        fault = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BadRequest(f"bad request: {where}: {fault['msg']}", errno.EPROTO) from None

@@ -29,8 +29,10 @@ STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT:
         failed. A metric without a value is left out.
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
-         exit_code, signal, cause, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values, where}
+         exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
+         where}
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+        note: None, or the note of its exception, or the reason of its refusal
 RECORD  {seq, t, type, ...}, seq from 1 without a gap
   submitted {id, name, file}
   state     {state, reason}

@@ -8,17 +8,15 @@ hurt by it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import syslog
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set
 
-from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
+from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Event, TimerExpired, from_json, to_json
-from ensemble.engine.jobs import FATAL, PENDING, RUNNING
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
@@ -35,6 +33,9 @@ _SNAPSHOT = 500
 _MESSAGE = 500
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+
+
+_QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Running:
         self.broken: Optional[str] = None
         #: the instance goes down: nothing acts any more, be it an event or a timer
         self.frozen = False
+        #: submissions that the member has and has not answered; after a quarantine their jobs are cancelled
+        self.unanswered: Set[Key] = set()
         self._member = member
         self._store = store
         self._log = log
@@ -96,37 +99,17 @@ class Running:
         self.number += 1
         self._store.commit(self.id, Commit(self.number, [], [], [record], []), lambda error: None)
 
-    def replay(self, events: Iterable[Tuple[int, List[Any]]]) -> None:
-        """Take in events that were consumed before, in the order in which they were. What they caused was kept then.
-
-        Raises RecordError, and whatever an engine raises that is not the one that consumed them.
-        """
-        for number, record in events:
-            self.number = number
-            if record:
-                with contextlib.suppress(TransitionError):
-                    self.engine.handle(from_json(record))
-
-    def take_up(self) -> None:
-        """After a restart, once the member delivers: do again what may not have been done."""
-        for name, at in list(self.engine.timers.items()):
-            self.set_timer(name, at)
-        cause = Cause(None, 0, "asked for before the service was restarted")
-        for job in list(self.engine.jobs.values()):
-            if job.id is None or job.state not in (PENDING, RUNNING):
-                continue
-            if job.doomed:
-                self._member.perform(self.id, Cancel(job.id, cause))
-            elif job.state == RUNNING and job.killed in FATAL:
-                self._member.perform(self.id, Kill(job.id, job.killed, cause))
-
     def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
         """Take one event along the whole path; `then` is called once it is kept. Never raises."""
-        if self.broken is not None or self.frozen:
+        if self.frozen:
             then()
             return
         try:
-            self._take(event, then)
+            if self.broken is None:
+                self._take(event, then)
+            else:
+                then()
+            self._answered(event)
         except Exception as exc:
             self._quarantine(exc)
             then()
@@ -156,6 +139,7 @@ class Running:
 
         def committed(error: Optional[str]) -> None:
             if self.broken is not None:
+                then()
                 return
             try:
                 if error is not None:
@@ -189,6 +173,8 @@ class Running:
             self.set_timer(action.timer, action.at)
         elif isinstance(action, FOR_MEMBER):
             self._member.perform(self.id, action)
+            if isinstance(action, Submit):
+                self.unanswered.add(action.key)
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -205,6 +191,9 @@ class Running:
     def _quarantine(self, exc: Exception) -> None:
         """Something broke: tell it, cancel the ensemble's jobs, and leave the rest of the service alone. Never raises."""
         text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        if self.broken is not None:
+            self._log(syslog.LOG_ERR, f"ensemble {self.id}, quarantined before:\n{text}")
+            return
         self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
         self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
         try:
@@ -227,10 +216,26 @@ class Running:
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
-                self._member.perform(self.id, Cancel(id, Cause(None, 0, "its ensemble is quarantined")))
+                self._member.perform(self.id, Cancel(id, _QUARANTINED))
         finally:
             self.flush()
             self._on_end(self)
+
+    def _answered(self, event: Event) -> None:
+        """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
+        if not isinstance(event, (Acknowledged, JobEvent, Refused, InDoubt)) or event.key not in self.unanswered:
+            return
+        self.unanswered.discard(event.key)
+        if self.broken is not None:
+            if not isinstance(event, (Refused, InDoubt)):
+                self._member.perform(self.id, Cancel(event.id, _QUARANTINED))
+            if not self.unanswered:
+                self._on_end(self)
+
+    @property
+    def lingers(self) -> bool:
+        """Has it ended, and is still needed? A halted one may carry on, a quarantined one may have answers to come."""
+        return bool(self.unanswered) if self.broken is not None else self.engine.final == "halted"
 
     def stop(self) -> None:
         """Drop the timers and end the streams, without a word to the engine."""

@@ -10,15 +10,24 @@ in the schema, and behind "expected" where the key is missing.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import Annotated, Literal
 
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
-from ensemble.spec.faults import shown
+from ensemble.spec.faults import nearest, shown
 from ensemble.spec.units import As, Between, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -141,6 +150,23 @@ class Limits(_Model):
         None, description='failed jobs, as a number or as a share of the finished ones ("10%")'
     )
     duration: Optional[Duration] = Field(None, description="time from the start of the ensemble")
+
+    @classmethod
+    def given(cls, limits: Mapping[str, Any]) -> Dict[str, Any]:
+        """Those of `limits`, checked and in the units of the file's. Raises ValueError with a sentence for people."""
+        for name in limits:
+            if name not in cls.model_fields:
+                near = nearest(name, cls.model_fields)
+                hint = f"did you mean '{near}'?" if near else f"expected one of {', '.join(cls.model_fields)}"
+                raise ValueError(f"no limit is called '{name[:50]}'; {hint}")
+        try:
+            return cls.model_validate(dict(limits)).model_dump(include=set(limits))
+        except ValidationError as exc:
+            fault = exc.errors()[0]
+            # pydantic says before our own sentences what class of exception brought them
+            text = fault["msg"].replace("Value error, ", "", 1)
+            value = shown(limits[str(fault["loc"][0])])
+            raise ValueError(f"limit {fault['loc'][0]} cannot be {value}: {text}") from None
 
 
 class JobSet(_Model):

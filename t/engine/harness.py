@@ -17,9 +17,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 import yaml
 
+from ensemble.engine import ending
 from ensemble.engine import jobs as life
 from ensemble.engine.actions import Action, Cancel, Finished, Kill, Record, SetTimer, Submit
-from ensemble.engine.ending import WINDOW
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
@@ -367,7 +367,7 @@ class World:
         assert sum(engine.held.waiting.values()) == engine.held.total == sum(b.jobs for b in engine.held)
         assert engine.sent == len(self._keys)
         if not any(r.rule.trigger == "end" for r in engine.book.rules):
-            assert engine.unanswered <= WINDOW
+            assert engine.unanswered <= ending.WINDOW
         rows = [row for row in self.rows() if row["result"] is not None]
         gone = {(row["rule"], row["firing"], row["index"], row["attempt"]) for row in rows}
         assert len(gone) == len(rows) == len(self.rows()), "a job has left twice, or without a result"

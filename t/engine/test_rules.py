@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.engine import acting, ending
 from ensemble.engine.actions import Submit
-from ensemble.engine.events import Acknowledged, JobEvent, TimerExpired
+from ensemble.engine.events import Acknowledged, JobEvent, Refused, TimerExpired
 from t.engine.harness import T0, Plan, World, act, make_spec, rule
 
 LOG = act("log", value="x")
@@ -240,15 +240,19 @@ def test_a_clock_that_goes_backwards(world: Any) -> None:
     assert times == sorted(times)
 
 
-def test_the_window_of_unanswered_submissions(world: Any) -> None:
-    w = world([START], [{"name": "a", "count": 2000}], by_hand=True)
-    keys = [s.key for s in w.take() if isinstance(s, Submit)]
-    assert len(keys) == ending.WINDOW
-    w.checks = False
-    for id, key in enumerate(keys):
-        w.feed(Acknowledged(w.t + 0.001, key, id))
-    assert len(w.take()) == ending.WINDOW
-    w.check()
+def test_the_window_of_unanswered_submissions(world: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ending, "WINDOW", 50)
+    w = world([START], [{"name": "a", "count": 120}], by_hand=True)
+    sent: List[Any] = []
+    for let_go in (50, 50, 20):
+        new = [s.key for s in w.take() if isinstance(s, Submit)]
+        assert len(new) == let_go
+        for key in new[:-1]:
+            w.feed(Acknowledged(w.t + 0.001, key, 100 + len(sent)))
+            sent.append(key)
+        w.feed(Refused(w.t + 0.001, new[-1], "no"))
+        sent.append(new[-1])
+    assert [key.index for key in sent] == list(range(120))
 
 
 def test_failed_rules_of_two_worlds_are_apart(monkeypatch: Any) -> None:

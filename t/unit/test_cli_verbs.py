@@ -150,6 +150,9 @@ def test_resume_with_limits(run: Any, serve: Serve) -> None:
     assert json.dumps(sent["limits"]) == '{"max_jobs": 200, "max_failures": "10%", "duration": "1.5h"}'
     expect_sentence(run("resume", "x", "--limit", "max_job=2"), 2, "did you mean 'max_jobs'?")
     expect_sentence(run("resume", "x", "--limit", "max_jobs"), 2, "NAME=VALUE")
+    wrong = run("resume", "x", "--limit", "max_jobs=many")
+    expect_sentence(wrong, 2, "limit max_jobs cannot be 'many': expected a whole number")
+    assert len(service.asked("resume")) == 1
 
 
 @pytest.mark.parametrize(

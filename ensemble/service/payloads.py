@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What requests must hold: a model for each shape of `protocol.py`, strict and without room for unknown keys."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Dict, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ensemble.errors import BadRequest
+
+#: rows or records in one answer
+_MOST = 10_000
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Submitter(_Payload):
+    environment: Dict[str, str] = Field(default_factory=dict)
+    cwd: str = "/"
+    umask: Optional[int] = Field(None, ge=0, le=0o777)
+    rlimits: Dict[str, int] = Field(default_factory=dict)
+
+
+class Nothing(_Payload):
+    """A request without keys."""
+
+
+class Submission(_Payload):
+    text: str
+    file: str = Field("ensemble.yaml", max_length=4096)
+    submitter: _Submitter
+
+
+class Id(_Payload):
+    id: str = Field(min_length=1, max_length=256)
+
+
+class Jobs(Id):
+    group: Optional[str] = None
+    start: int = Field(0, ge=0)
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
+class Since(Id):
+    since: int = Field(0, ge=0)
+
+
+class Log(Since):
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
+class Resume(Id):
+    limits: Dict[str, Any] = Field(default_factory=dict)
+
+
+def parse(model: Any, payload: Any) -> Any:
+    """The payload as the model has it. Raises BadRequest with the first thing that is wrong."""
+    if payload is None:
+        payload = {}
+    if not isinstance(payload, dict):
+        raise BadRequest("the request's payload is no JSON object", errno.EPROTO)
+    try:
+        return model.model_validate(payload)
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BadRequest(f"bad request: {where}: {fault['msg']}", errno.EPROTO) from None
