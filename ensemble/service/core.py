@@ -15,7 +15,8 @@ import secrets
 import syslog
 import time
 import traceback
-from typing import Any, Callable, Dict, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ensemble import __version__
 from ensemble.engine.ending import IN_DOUBT
@@ -23,8 +24,9 @@ from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Resume, Since, Submission, parse
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
+from ensemble.service.purge import purgeable
 from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
@@ -202,13 +204,7 @@ class Service:
 
     def _on_list(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
-        summaries = []
-        for id, stored in self._stored.items():
-            if id in self._running:
-                summaries.append(self._running[id].summary())
-            elif stored.status is not None:
-                summaries.append({name: stored.status[name] for name in _SUMMARY})
-        reply.send({"ensembles": summaries})
+        reply.send({"ensembles": [self._summary(stored) for stored in self._stored.values()]})
 
     def _on_status(self, payload: Any, reply: Reply) -> None:
         stored, running = self._find(parse(Id, payload).id)
@@ -277,6 +273,44 @@ class Service:
             if not reason.startswith(IN_DOUBT):
                 raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_purge(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Purge, payload)
+        asked = [self._find(id)[0] for id in request.ids] if request.ids else list(self._stored.values())
+        found = {stored.id: self._summary(stored) for stored in asked}
+        chosen = purgeable(
+            list(found.values()), self._clock(), request.older_than, request.keep, named=bool(request.ids)
+        )
+        removed: List[Dict[str, Any]] = []
+        errors: List[str] = []
+        left = len(chosen)
+        if not chosen:
+            reply.send({"removed": []})
+
+        def forgotten(summary: Dict[str, Any], stored: Stored, error: Optional[str]) -> None:
+            nonlocal left
+            left -= 1
+            if error is None:
+                removed.append(summary)
+            else:
+                self._stored[stored.id] = stored
+                errors.append(error)
+            if left:
+                return
+            if errors:
+                text = f"{len(errors)} of {len(chosen)} ensembles could not be removed: {errors[0]}"
+                reply.error(errno.EIO, text)
+            else:
+                reply.send({"removed": removed})
+
+        for summary in chosen:
+            running = self._running.pop(summary["id"], None)
+            if running is not None:
+                self._member.close(running.id)
+                running.stop()
+            stored = self._stored.pop(summary["id"])
+            self._store.remove(stored.id, partial(forgotten, summary, stored))
 
     def _on_stats(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
@@ -351,6 +385,12 @@ class Service:
         self._member.close(running.id)
         running.stop()
         self._running.pop(running.id, None)
+
+    def _summary(self, stored: Stored) -> Dict[str, Any]:
+        if stored.id in self._running:
+            return self._running[stored.id].summary()
+        assert stored.status is not None, "what has no engine has ended"
+        return {name: stored.status[name] for name in _SUMMARY}
 
     def _find(self, wanted: str) -> Tuple[Stored, Optional[Running]]:
         """The ensemble of that id, else the latest of that name, else the one whose id begins so."""
