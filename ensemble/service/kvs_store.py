@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The store in Flux's KVS: what was submitted outlives the service, and a restart of the instance. Imports flux.
 
-    ensemble.<id>.given            what was submitted
+    ensemble.<id>.given            what was submitted, and the version of the form
     ensemble.<id>.log.<n>          events and intents, lines of JSON: [number, event, intents]
     ensemble.<id>.records.<seq>    records, lines of JSON; the key is the first one's seq
     ensemble.<id>.rows.<n>         rows of ended jobs, lines of JSON; the key is the first one's place
@@ -20,6 +20,7 @@ import errno
 import json
 import syslog
 from collections import deque
+from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import flux
@@ -27,9 +28,13 @@ import flux.kvs
 from flux.core.inner import ffi, raw
 
 from ensemble.members.guard import guarded
-from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, recent
+from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
+#: version of the form; a greater one was written by a newer release
+FORMAT = 1
+#: never that of a job, which its environment names
+_NAMESPACE = "primary"
 #: appends to one key before the next is begun
 SEGMENT = 500
 #: records kept in memory of one ensemble, so that watchers need no look-up
@@ -38,7 +43,7 @@ _RECENT = 2000
 _RETRY = (0.2, 10.0)
 #: bytes of one transaction; what is beyond waits for the next
 _BYTES = 4 << 20
-#: milliseconds given to `close` for what is on its way
+#: seconds given to `close` for what is on its way
 _LAST = 5.0
 
 _APPEND = 32
@@ -128,9 +133,11 @@ class KvsStore(Store):
         def created(error: Optional[str]) -> None:
             if error is not None:
                 self._kept.pop(id, None)
+                # it may have been done all the same
+                self._change(_Change((_Put(kept.path, None),), lambda error: None))
             done(error)
 
-        self._change(_Change((_Put(f"{kept.path}.given", _dumps(given)),), created, sync=True))
+        self._change(_Change((_Put(f"{kept.path}.given", _dumps({"format": FORMAT, **given})),), created, sync=True))
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         kept = self._kept[id]
@@ -226,7 +233,9 @@ class KvsStore(Store):
                     merged.setdefault(put.key, []).append(put.value or "")
                     continue
                 if put.value is None:
-                    merged.pop(put.key, None)
+                    # appends come last in the transaction, and would bring back what is unlinked
+                    for key in [key for key in merged if key == put.key or key.startswith(f"{put.key}.")]:
+                        del merged[key]
                     txn.unlink(put.key)
                 else:
                     value = put.value.encode("utf-8", "surrogateescape")
@@ -234,7 +243,7 @@ class KvsStore(Store):
         for key, lines in merged.items():
             value = "".join(lines).encode("utf-8", "surrogateescape")
             raw.flux_kvs_txn_put_raw(txn.txn, _APPEND, key.encode(), value, len(value))
-        return flux.kvs.commit_async(self._handle, _SYNC if sync else 0, _kvstxn=txn.txn)
+        return flux.kvs.commit_async(self._handle, _SYNC if sync else 0, _NAMESPACE, txn.txn)
 
     def _committed(self, future: Any) -> None:
         try:
@@ -245,19 +254,20 @@ class KvsStore(Store):
         if self._delay != _RETRY[0]:
             self._log(syslog.LOG_NOTICE, "the KVS takes changes again")
         self._delay = _RETRY[0]
+        self._tell(None)
+
+    def _tell(self, error: Optional[str]) -> None:
+        """Tell those whose changes were sent what became of them, and send the next ones."""
         sent, self._sent = self._sent, []
         for change in sent:
-            change.done(None)
+            # what one makes of it must not keep it from the others
+            guarded(self._log, change.done)(error)
         if self._waiting and not self._sent:
             self._send()
 
     def _failed(self, exc: OSError) -> None:
         if any(change.sync for change in self._sent):
-            sent, self._sent = self._sent, []
-            for change in sent:
-                change.done(f"the KVS refused it ({exc.strerror or exc})")
-            if self._waiting and not self._sent:
-                self._send()
+            self._tell(f"the KVS refused it ({exc.strerror or exc})")
             return
         if self._delay == _RETRY[0]:
             self._log(
@@ -275,9 +285,9 @@ class KvsStore(Store):
         for id in self._list(ROOT):
             try:
                 found.append(self._load(id))
-            except (ValueError, TypeError, KeyError, IndexError) as exc:
-                given = {"name": id, "file": "", "text": "", "submitter": {}, "t_submit": 0.0, "version": ""}
-                found.append(Stored(id, given, damaged=f"its record in the KVS cannot be read ({exc!r})"))
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as exc:
+                self._kept[id] = _Kept(id)
+                found.append(damaged(id, f"its record in the KVS cannot be read ({exc})"))
         found.sort(key=lambda stored: (stored.given.get("t_submit", 0.0), stored.id))
         return iter(found)
 
@@ -286,13 +296,16 @@ class KvsStore(Store):
         given = self._json(f"{kept.path}.given")
         if given is None:
             raise ValueError("what was submitted is missing")
-        stored = Stored(id, given, status=self._json(f"{kept.path}.end"))
+        version = given.pop("format")
+        if version > FORMAT:
+            raise ValueError(f"a newer release wrote it in format {version}; this one reads up to {FORMAT}")
+        stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
         snapshot = self._json(f"{kept.path}.snapshot")
         for segments in (kept.log, kept.records, kept.rows):
             segments.first = sorted(int(name) for name in self._list(segments.path))
         if kept.records.first:
             records = self._lines(f"{kept.records.path}.{kept.records.first[-1]}")
-            kept.recent.extend(_once(records, lambda record: record["seq"]))
+            kept.recent.extend(_once(records, _seq))
             stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
             kept.records.rotate(stored.seq + 1)
         if kept.rows.first:
@@ -317,16 +330,11 @@ class KvsStore(Store):
 
     def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
         kept = self._kept.get(id)
-        found: List[Dict[str, Any]] = []
         if kept is None or start >= kept.row_count:
-            return found
-        for key in kept.rows.holding(start):
-            for place, row in _once(self._lines(key), lambda line: line[0]):
-                if place >= start and place < kept.row_count:
-                    found.append(row)
-                    if len(found) == max:
-                        return found
-        return found
+            return []
+        count = kept.row_count
+        found = (row for place, row in self._numbered(kept.rows.holding(start), _place) if start <= place < count)
+        return list(islice(found, max))
 
     def row_count(self, id: str) -> int:
         kept = self._kept.get(id)
@@ -334,19 +342,25 @@ class KvsStore(Store):
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
         kept = self._kept.get(id)
-        if kept is None:
+        if kept is None or not kept.recent:
             return []
-        if kept.recent and kept.recent[0]["seq"] <= since + 1:
+        if kept.recent[0]["seq"] <= since + 1:
             return recent(kept.recent, since, max)
-        last = kept.recent[-1]["seq"] if kept.recent else 0
-        found: List[Dict[str, Any]] = []
-        for key in kept.records.holding(since + 1):
-            for record in _once(self._lines(key), lambda record: record["seq"]):
-                if since < record["seq"] <= last:
-                    found.append(record)
-                    if len(found) == max:
-                        return found
-        return found
+        last = kept.recent[-1]["seq"]
+        lines = self._numbered(kept.records.holding(since + 1), _seq)
+        return list(islice((record for record in lines if since < record["seq"] <= last), max))
+
+    def _numbered(self, keys: Iterable[str], number: Callable[[Any], int]) -> Iterator[Any]:
+        """The lines of these keys that can be read, each once."""
+        last = -1
+        for key in keys:
+            try:
+                for line in _once(self._lines(key), number):
+                    if number(line) > last:
+                        last = number(line)
+                        yield line
+            except (ValueError, TypeError, KeyError, IndexError) as exc:
+                self._log(syslog.LOG_ERR, f"{key} cannot be read to its end ({exc!r}): the rest of it is left out")
 
     def _json(self, key: str) -> Any:
         text = self._lookup(key)
@@ -358,7 +372,7 @@ class KvsStore(Store):
 
     def _lookup(self, key: str) -> Optional[str]:
         """The value of a key, None where there is none."""
-        future = raw.flux_kvs_lookup(self._handle.handle, ffi.NULL, 0, key.encode())
+        future = raw.flux_kvs_lookup(self._handle.handle, _NAMESPACE.encode(), 0, key.encode())
         try:
             value = ffi.new("void **")
             size = ffi.new("size_t *")
@@ -372,12 +386,13 @@ class KvsStore(Store):
             raw.flux_future_destroy(future)
 
     def _list(self, path: str) -> List[str]:
+        """The names in a directory; none where there is no such directory. Raises OSError."""
         try:
-            return list(flux.kvs.get_dir(self._handle, path).list_all()[0]) + list(
-                flux.kvs.get_dir(self._handle, path).list_all()[1]
-            )
-        except (OSError, KeyError):
-            return []
+            return list(flux.kvs.get_dir(self._handle, path, namespace=_NAMESPACE))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return []
+            raise
 
 
 def _dumps(value: Any) -> str:
@@ -391,3 +406,11 @@ def _once(lines: Iterable[Any], number: Callable[[Any], int]) -> Iterator[Any]:
         if number(line) > last:
             last = number(line)
             yield line
+
+
+def _seq(record: Any) -> int:
+    return int(record["seq"])
+
+
+def _place(line: Any) -> int:
+    return int(line[0])

@@ -19,6 +19,9 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 #: called with None, or with a sentence that says why it failed
 Done = Callable[[Optional[str]], None]
 
+#: what a final status has at least
+STATUS = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables")
+
 #: lines of log kept of one ensemble by `MemoryStore`
 _LINES = 100_000
 
@@ -137,7 +140,7 @@ class MemoryStore(Store):
         done(None)
 
     def load(self) -> Iterator[Stored]:
-        return iter(list(self._stored.values()))
+        return iter(sorted(self._stored.values(), key=lambda stored: (stored.given.get("t_submit", 0.0), stored.id)))
 
     def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
         return self._rows.get(id, [])[start : start + max]
@@ -169,3 +172,21 @@ def recent(kept: Any, since: int, max: int) -> List[Dict[str, Any]]:
     found = list(islice(reversed(kept), left))
     found.reverse()
     return found[:max]
+
+
+def sound(stored: Stored) -> Stored:
+    """The same, if what every reader counts on is there. Raises ValueError."""
+    given, status = stored.given, stored.status
+    kinds: Dict[str, Any] = {"name": str, "file": str, "text": str, "submitter": dict, "t_submit": (int, float)}
+    for name, kind in kinds.items():
+        if not isinstance(given.get(name), kind):
+            raise ValueError(f"{name} of what was submitted is {given.get(name)!r:.50}")
+    if status is not None and not set(STATUS) <= set(status):
+        raise ValueError(f"the final status has only {', '.join(status) or 'nothing'}")
+    return stored
+
+
+def damaged(id: str, why: str) -> Stored:
+    """One of which nothing but its id can be trusted."""
+    given = {"name": id, "file": "", "text": "", "submitter": {}, "t_submit": 0.0, "version": ""}
+    return Stored(id, given, damaged=why)
