@@ -118,6 +118,9 @@ def _cleaned_unfinished(engine: Engine, job: Job, event: Event) -> None:
 def _lost(engine: Engine, job: Job, event: Event) -> None:
     job.exception = job.exception or GONE
     job.note = job.note or (event.reason if isinstance(event, Lost) else None)
+    if job.t_start is None:
+        # it had only waited in a queue that is no more: that costs it none of its attempts
+        job.losses -= 1
     _cleaned_unfinished(engine, job, event)
 
 

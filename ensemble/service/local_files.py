@@ -157,18 +157,26 @@ class LocalAndFiles(Client):
         self._files: Optional[FileClient] = None
         self._known: Dict[str, Tuple[str, Client]] = {}
         self._live: List[LocalConnection] = []
+        #: the services, where there is nothing but them
+        self._only: Optional[LocalClient] = None
+        empty = not FileStore(rundir).ids()
         try:
-            self._live = LocalClient().connections
+            client = LocalClient()
         except NoService:
-            if not FileStore(rundir).ids():
+            if empty:
                 raise
+        else:
+            self._live = client.connections
+            self._only = client if empty else None
 
     def call(self, endpoint: str, payload: Optional[Dict[str, Any]] = None, timeout: float = TIMEOUT) -> Dict[str, Any]:
         payload = payload or {}
-        if endpoint == "list":
-            return {"ensembles": [summary for summary, _ in self._all()]}
         if endpoint == "purge":
             return {"removed": self._purge(**payload)}
+        if self._only is not None:
+            return self._only.call(endpoint, payload, timeout)
+        if endpoint == "list":
+            return {"ensembles": [summary for summary, _ in self._all()]}
         id, owner = self.owner(str(payload.get("id")))
         return owner.call(endpoint, {**payload, "id": id}, timeout)
 
@@ -187,6 +195,8 @@ class LocalAndFiles(Client):
 
     def owner(self, wanted: str) -> Tuple[str, Client]:
         """The id of the ensemble of that id, name or beginning of an id, and who answers for it. Raises NotFound."""
+        if self._only is not None:
+            return wanted, self._only
         if wanted not in self._known:
             summary, owner = self._find(wanted, self._all())
             self._known[wanted] = str(summary["id"]), owner

@@ -69,6 +69,7 @@ MALFORMED: Dict[str, List[Any]] = {
     "resume": [{"id": "chain", "limits": []}, {"id": "chain", "limits": 5}],
     "list": [[], {"all": True}],
     "stats": [5],
+    "purge": [{"ids": "chain"}, {"older_than": -1}, {"keep": -1}, {"keep": 1.5}, {"id": "chain"}],
     "quit": [{"now": True}],
 }  # fmt: skip
 
