@@ -86,25 +86,39 @@ class FileStore(Store):
     # ---- writing
 
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
+        if self.path(id).exists():
+            done(f"{self.path(id)} is there already")
+            return
+        new = self.path(id).with_suffix(".new")
         try:
             self._place(id).mkdir(parents=True, exist_ok=True, mode=0o700)
-            if self.path(id).exists():
-                raise OSError("it is there already")
             self.lock(id)
-            db = self._open(id)
+            new.unlink(missing_ok=True)
+            self._make(new, given)
+            # under its name it is there only as a whole
+            new.rename(self.path(id))
+            _sync(self._place(id))
+            self._open(id)
+        except (sqlite3.Error, OSError, Locked) as exc:
+            if id in self._locks:
+                new.unlink(missing_ok=True)
+                self._erase(id)
+            done(f"{self.path(id)}: {exc}")
+            return
+        done(None)
+
+    @staticmethod
+    def _make(path: Path, given: Dict[str, Any]) -> None:
+        """A whole file with what was submitted, on the disk."""
+        db = sqlite3.connect(path)
+        try:
             db.execute("pragma synchronous=full")
             with db:
                 db.executescript(_TABLES)
                 db.execute("insert into kept values ('format', ?)", (json.dumps(FORMAT),))
                 db.execute("insert into kept values ('given', ?)", (_dumps(given),))
-            db.execute("pragma wal_checkpoint(truncate)")
-            db.execute("pragma synchronous=normal")
-        except (sqlite3.Error, OSError, Locked) as exc:
-            if id in self._locks:
-                self._erase(id)
-            done(f"{self.path(id)}: {exc}")
-            return
-        done(None)
+        finally:
+            db.close()
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -368,6 +382,15 @@ def _locked(fd: int, how: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _sync(folder: Path) -> None:
+    """Let the disk have the names in the folder."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _dumps(value: Any) -> str:
