@@ -198,8 +198,12 @@ class Job:
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
     def _node_lost(self) -> bool:
-        """Flux tells the loss of a node as an exception of type exec, and only its note says so."""
-        return self.exception == "node-failure" or (self.note or "").startswith(("node failure", "lost contact"))
+        """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
+        note = self.note or ""
+        if self.exception == "exec" and "reattach" in note:
+            # its broker or job-exec was restarted, and could not take up what ran
+            return True
+        return self.exception == "node-failure" or note.startswith(("node failure", "lost contact"))
 
     def _killed_by_rule(self) -> bool:
         return bool(self.killed) and (self.signal == self.killed or self.killed in FATAL)

@@ -58,6 +58,8 @@ class Member(ABC):
     name: str
     #: what `perform` can do: names of actions of the language, such as submit, cancel, kill
     capabilities: FrozenSet[str]
+    #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
+    t_up: float = 0.0
 
     @abstractmethod
     def start(self, deliver: Deliver) -> None:

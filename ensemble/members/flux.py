@@ -74,6 +74,7 @@ class FluxMember(Member):
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
+            self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
         if owner != os.getuid():

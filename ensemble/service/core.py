@@ -4,7 +4,8 @@
 Theory of operation. A transport (Flux RPC, or the local socket) calls `handle` for each request and `disconnect`
 when a caller is gone; the member delivers events; both happen in one thread, the member's event loop. Everything
 that comes in passes the one guard: whatever raises is logged, the request is answered, and the service goes on.
-What a request must hold stands in `protocol.py`, and is checked by `payloads.py`.
+What a request must hold stands in `protocol.py`, and is checked by `payloads.py`. It has more than 400 lines because
+each endpoint is a method beside the state that it reads.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import secrets
 import syslog
 import time
 import traceback
-from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ensemble import __version__
 from ensemble.engine.ending import IN_DOUBT
@@ -26,7 +26,7 @@ from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, Se
 from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
-from ensemble.service.purge import purgeable
+from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
@@ -87,6 +87,10 @@ class Service:
             stored.snapshot, stored.events = None, []
         self._member.start(self.deliver)
         for running in list(self._running.values()):
+            engine = running.engine
+            if engine.t_frozen is None and 0.0 < engine.t < self._member.t_up:
+                # the queue went down and nobody was there to see it: its shutdown has cancelled what it had
+                running.feed(Frozen(engine.t))
             if running.engine.t_begin is None:
                 # it was kept, and the service ended before its first event was
                 if not running.seq:
@@ -282,35 +286,22 @@ class Service:
         chosen = purgeable(
             list(found.values()), self._clock(), request.older_than, request.keep, named=bool(request.ids)
         )
-        removed: List[Dict[str, Any]] = []
-        errors: List[str] = []
-        left = len(chosen)
-        if not chosen:
-            reply.send({"removed": []})
-
-        def forgotten(summary: Dict[str, Any], stored: Stored, error: Optional[str]) -> None:
-            nonlocal left
-            left -= 1
-            if error is None:
-                removed.append(summary)
-            else:
-                self._stored[stored.id] = stored
-                errors.append(error)
-            if left:
-                return
-            if errors:
-                text = f"{len(errors)} of {len(chosen)} ensembles could not be removed: {errors[0]}"
-                reply.error(errno.EIO, text)
-            else:
-                reply.send({"removed": removed})
-
-        for summary in chosen:
-            running = self._running.pop(summary["id"], None)
+        stored = {summary["id"]: self._stored.pop(summary["id"]) for summary in chosen}
+        for id in stored:
+            running = self._running.pop(id, None)
             if running is not None:
-                self._member.close(running.id)
+                self._member.close(id)
                 running.stop()
-            stored = self._stored.pop(summary["id"])
-            self._store.remove(stored.id, partial(forgotten, summary, stored))
+
+        def removed(errors: Dict[str, str]) -> None:
+            self._stored.update((id, stored[id]) for id in errors)
+            if errors:
+                first = next(iter(errors.values()))
+                reply.error(errno.EIO, f"{len(errors)} of {len(stored)} ensembles could not be removed: {first}")
+            else:
+                reply.send({"removed": chosen})
+
+        remove_all(self._store, list(stored), removed)
 
     def _on_stats(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)

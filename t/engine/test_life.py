@@ -264,6 +264,8 @@ LOSSES: List[Any] = [
     ([("exception", {"type": "exec", "severity": 0, "note": "node failure on n1 (rank 1)"})], 9),
     ([("exception", {"type": "exec", "severity": 0, "note": "lost contact with job shell"})], 9),
     ([("exception", {"type": "node-failure", "severity": 0, "note": "lost contact"})], 9),
+    ([("exception", {"type": "exec", "severity": 0, "note": "reattach to running job is not implemented"})], None),
+    ([("exception", {"type": "exec", "severity": 0, "note": "sdexec: reattach failed"})], None),
     ([("exception", {"type": "note", "severity": 5})], None),
     ([], None),
 ]
