@@ -26,18 +26,16 @@ from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ensemble.errors import ServiceError
-from ensemble.service.store import Commit, Done, Snapshot, Store, Stored
+from ensemble.members.guard import Log
+from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, sound
 
 #: calls back after so many seconds
 Defer = Callable[[float, Callable[[], None]], object]
-#: takes a syslog level and a text
-Log = Callable[[int, str], None]
 _Write = Callable[[sqlite3.Connection], None]
 
 #: version of the tables; a file with a greater one was written by a newer release
 FORMAT = 1
-_FILE = "ensemble.db"
-_LOCK = "lock"
+_FILE, _LOCK = "ensemble.db", "lock"
 #: seconds to wait for another process that reads or writes the file
 _BUSY = 5.0
 #: seconds before a change that was refused is tried again: at first, at most
@@ -112,6 +110,8 @@ class FileStore(Store):
         """A whole file with what was submitted, on the disk."""
         db = sqlite3.connect(path)
         try:
+            # now, and not under its final name: a reader could not mend a change that was cut off half-way
+            db.execute("pragma journal_mode=wal")
             db.execute("pragma synchronous=full")
             with db:
                 db.executescript(_TABLES)
@@ -269,16 +269,12 @@ class FileStore(Store):
 
     def load_one(self, id: str) -> Stored:
         """One ensemble; `damaged` where it cannot be read."""
-        given: Dict[str, Any] = {
-            "name": id, "file": "", "text": "", "submitter": {}, "t_submit": 0.0, "version": ""
-        }  # fmt: skip
         try:
             db = self._open(id)
             kept = {name: json.loads(value) for name, value in db.execute("select name, value from kept")}
-            given = {**given, **kept["given"]}
             if kept["format"] > FORMAT:
                 raise ValueError(f"written by a newer release, format {kept['format']}; this one reads up to {FORMAT}")
-            stored = Stored(id, given, status=kept.get("status"))
+            stored = sound(Stored(id, kept["given"], status=kept.get("status")))
             stored.seq = db.execute("select coalesce(max(seq), 0) from records").fetchone()[0]
             # only a halted one may carry on, and not where nothing is written
             if stored.status is not None and (self._defer is None or stored.status["state"] != "halted"):
@@ -292,21 +288,28 @@ class FileStore(Store):
                     raise ValueError(f"event {number + 1} is missing from the log")
                 number = found
                 stored.events.append((number, json.loads(event)))
-        except (sqlite3.Error, ValueError, TypeError, KeyError) as exc:
-            return Stored(id, given, damaged=f"{self.path(id)} cannot be read ({exc})")
+        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as exc:
+            return damaged(id, f"{self.path(id)} cannot be read ({exc})")
         return stored
 
     def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
-        found = self._open(id).execute("select row from rows order by place limit ? offset ?", (max, start))
-        return [json.loads(row) for (row,) in found]
+        return self._texts(id, "select row from rows order by place limit ? offset ?", (max, start))
 
     def row_count(self, id: str) -> int:
-        count: int = self._open(id).execute("select count(*) from rows").fetchone()[0]
-        return count
+        count: List[int] = self._texts(id, "select count(*) from rows", ())
+        return count[0] if count else 0
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
-        query = "select record from records where seq > ? order by seq limit ?"
-        return [json.loads(record) for (record,) in self._open(id).execute(query, (since, max))]
+        return self._texts(id, "select record from records where seq > ? order by seq limit ?", (since, max))
+
+    def _texts(self, id: str, query: str, values: Tuple[int, ...]) -> List[Any]:
+        """What one column of JSON holds. Empty where the file cannot be read, which `load` has told."""
+        try:
+            return [json.loads(str(text)) for (text,) in self._open(id).execute(query, values)]
+        except (sqlite3.Error, ValueError):
+            if id in self._locks:
+                raise
+            return []
 
     def last_job(self, id: str) -> int:
         """The greatest id of a job that has ended; 0 where there is none, or it cannot be read."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which ensembles a `purge` removes.
+"""Which ensembles a `purge` removes, and removing them.
 
 Law of this file: never one that has not ended. One that halted may still carry on, and one whose record cannot be
 read may be read by another release: these go only where they are named.
@@ -7,10 +7,12 @@ read may be read by another release: these go only where they are named.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ensemble.errors import BadRequest
 from ensemble.service.protocol import ENDS
+from ensemble.service.store import Store
 
 
 def purgeable(
@@ -39,3 +41,21 @@ def purgeable(
     if older_than is None:
         return found
     return [summary for summary in found if now - float(summary["t_end"] or 0.0) >= older_than]
+
+
+def remove_all(store: Store, ids: Sequence[str], done: Callable[[Dict[str, str]], None]) -> None:
+    """Let the store forget them all; `done` is then told which it could not forget, and why."""
+    left = set(ids)
+    errors: Dict[str, str] = {}
+
+    def forgotten(id: str, error: Optional[str]) -> None:
+        left.discard(id)
+        if error is not None:
+            errors[id] = error
+        if not left:
+            done(errors)
+
+    if not ids:
+        done(errors)
+    for id in ids:
+        store.remove(id, partial(forgotten, id))
