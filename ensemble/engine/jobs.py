@@ -200,7 +200,7 @@ class Job:
     def _node_lost(self) -> bool:
         """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
         note = self.note or ""
-        if self.exception == "exec" and "reattach" in note:
+        if self.exception == "exec" and ("reattach" in note or "not recoverable" in note):
             # its broker or job-exec was restarted, and could not take up what ran
             return True
         return self.exception == "node-failure" or note.startswith(("node failure", "lost contact"))

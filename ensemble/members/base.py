@@ -87,6 +87,9 @@ class Member(ABC):
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
 
+    def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
+        """The queue is going down: what was not sent yet is not sent any more."""
+
     @abstractmethod
     def close(self, ensemble: str) -> None:
         """Forget an ensemble: its jobs are no longer delivered, and are left as they are."""

@@ -147,6 +147,10 @@ class FluxMember(Member):
         else:
             raise TypeError(f"a member cannot perform {action!r}")
 
+    def freeze(self) -> None:
+        """Send nothing more: the instance is going down."""
+        self._requests.freeze()
+
     def close(self, ensemble: str) -> None:
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
         self._open.pop(ensemble, None)

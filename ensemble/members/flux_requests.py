@@ -94,6 +94,7 @@ class Requests:
         self._backoff = _BACKOFF[0]
         self._id = ffi.new("flux_jobid_t[1]")
         self._stopped = False
+        self._frozen = False
 
     def open(self, ensemble: str) -> None:
         """Make room for an ensemble."""
@@ -134,6 +135,10 @@ class Requests:
         if submission is not None:
             submission.id = id
 
+    def freeze(self) -> None:
+        """Send nothing more; answers are still passed on."""
+        self._frozen = True
+
     def stop(self) -> None:
         """Send nothing more, and pass on no answer."""
         self._stopped = True
@@ -151,7 +156,7 @@ class Requests:
         (queue.appendleft if first else queue.append)(submission)
 
     def _pump(self) -> None:
-        while self._on_their_way < WINDOW and not self._stopped:
+        while self._on_their_way < WINDOW and not (self._stopped or self._frozen):
             if self._acts:
                 self._send_act(*self._acts.popleft())
             elif self._turns and not self._holding:

@@ -147,6 +147,7 @@ class Service:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
         if self._frozen is None:
             self._frozen = reason
+            self._member.freeze()
             now = self._clock()
             for running in self._running.values():
                 # kept, so that what the shutdown cancels is not taken for the user's will after the restart
