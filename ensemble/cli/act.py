@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`cancel`, `pause` and `resume`."""
+"""`cancel`, `pause`, `purge`, and what `resume` shares with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 from argparse import Namespace
 from typing import Any, Dict, Union
 
-from ensemble.cli.common import ask, clean, out, out_json
+from ensemble.cli.common import ask, clean, out, out_json, say
 from ensemble.errors import UsageError
 
 
@@ -21,6 +21,29 @@ def act(args: Namespace) -> int:
         out_json(answer)
     else:
         out(clean(f"{answer.get('id')}: {answer.get('state')}"))
+    return 0
+
+
+def purge(args: Namespace) -> int:
+    """Remove ensembles that have ended, and print which."""
+    from ensemble.spec.units import duration
+
+    payload: Dict[str, Any] = {"ids": args.ids, "keep": args.keep}
+    if args.older_than is not None:
+        words = args.older_than
+        try:
+            payload["older_than"] = duration(float(words) if words.isdecimal() else words)
+        except ValueError as exc:
+            raise UsageError(f"--older-than {clean(words)}: {exc}") from None
+    answer = ask(args, "purge", payload)
+    if args.json:
+        out_json(answer)
+        return 0
+    removed = answer.get("removed") or []
+    for summary in removed:
+        out(clean(f"{summary.get('id')}: removed ({summary.get('name')}, {summary.get('state')})"))
+    if not removed:
+        say("there is nothing to remove")
     return 0
 
 

@@ -15,6 +15,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
+from ensemble.cli.local_start import run_dir
 from ensemble.errors import UsageError
 from ensemble.service.client import Client, choose, connect
 from ensemble.spec.faults import escape
@@ -69,8 +70,8 @@ def out_json(value: Any) -> None:
 
 
 def connected(args: Namespace) -> Client:
-    """A client of the service that `--member` means. Raises MemberError, or NoService."""
-    return connect(choose(args.member))
+    """A client of the service that `--member` means, and of what `--rundir` holds. Raises MemberError, or NoService."""
+    return connect(choose(args.member), run_dir(args.rundir))
 
 
 def ask(args: Namespace, endpoint: str, payload: Dict[str, Any]) -> Dict[str, Any]:

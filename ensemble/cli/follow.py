@@ -11,7 +11,7 @@ import errno
 import time
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 
-from ensemble.cli.common import say
+from ensemble.cli.common import hint, say
 from ensemble.errors import MemberError, NoService, NotFound, ServiceError, ServiceLost
 from ensemble.service.client import Client
 from ensemble.service.protocol import ENDS
@@ -97,7 +97,10 @@ class Follower:
                 return
             except (NoService, ServiceLost, MemberError) as exc:
                 if self.client.member == "local" and isinstance(exc, NoService):
-                    raise ServiceLost(f"the local service has ended, and ensemble {self.id} with it") from None
+                    raise ServiceLost(
+                        f"the local service has died, and the run of {self.id} with it; "
+                        f"'{hint('resume', self.id)}' continues it"
+                    ) from None
         raise ServiceLost(f"gave up after {GIVE_UP:g} s without the service: {lost}")
 
 

@@ -69,11 +69,12 @@ class Hosted:
             self._pipe = None
 
 
-def start_hosted(wanted: Optional[str]) -> Hosted:
-    """Start a service that ends with us. Raises MemberError with what it said if it does not come up."""
+def start_hosted(wanted: Optional[str], resume: Optional[str] = None) -> Hosted:
+    """Start a service that ends with us, and takes up the ensemble `resume` of the same folder. Raises MemberError with what it said if it does not come up."""
     reading, writing = os.pipe()
     try:
-        return _start(wanted, ["--hosted-fd", str(reading)], reading, os.fdopen(writing, "wb", buffering=0))
+        options = ["--hosted-fd", str(reading), *([] if resume is None else ["--resume", resume])]
+        return _start(wanted, options, reading, os.fdopen(writing, "wb", buffering=0))
     finally:
         os.close(reading)
 

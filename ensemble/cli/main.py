@@ -29,7 +29,8 @@ VERBS = {
     "log": ("see:log", "print what has happened to an ensemble"),
     "cancel": ("act:act", "end an ensemble and its jobs"),
     "pause": ("act:act", "hold back new submissions of an ensemble"),
-    "resume": ("act:act", "carry on after a pause or a limit"),
+    "resume": ("run:resume", "carry on after a pause, a limit, or the death of a local run"),
+    "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
     "example": ("files:example", "list the examples, or print one"),
     "schema": ("files:schema", "print the JSON Schema of the files"),
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     rundir = argparse.ArgumentParser(add_help=False)
     rundir.add_argument(
-        "--rundir", metavar="DIR", help="local queue: keep output of jobs here (~/.local/state/ensemble)"
+        "--rundir", metavar="DIR", help="local queue: keep ensembles and output of jobs here (~/.local/state/ensemble)"
     )
     table = argparse.ArgumentParser(add_help=False)
     table.add_argument("-o", "--format", metavar="FORMAT", help="a format's name, a format string, or help")
@@ -84,21 +85,27 @@ def _parser() -> argparse.ArgumentParser:
 
     for name in ("run", "submit"):
         verb(name, json, member, rundir).add_argument("file", metavar="FILE", help="the ensemble's YAML file")
-    verb("list", json, member, table)
-    verb("status", json, member, table).add_argument("id", metavar="ID", nargs="?", help="without it: all ensembles")
-    jobs = verb("jobs", json, member, table)
+    verb("list", json, member, rundir, table)
+    verb("status", json, member, rundir, table).add_argument(
+        "id", metavar="ID", nargs="?", help="without it: all ensembles"
+    )
+    jobs = verb("jobs", json, member, rundir, table)
     jobs.add_argument("id", metavar="ID")
     jobs.add_argument("--csv", action="store_true", help="print all fields as CSV")
     jobs.add_argument("--group", metavar="GROUP", help="only jobs of this group")
     for name in ("watch", "log"):
-        records = verb(name, json, member)
+        records = verb(name, json, member, rundir)
         records.add_argument("id", metavar="ID")
         records.add_argument("--since", type=_whole, default=0, metavar="SEQ", help="only records behind this number")
     for name in ("cancel", "pause", "resume"):
-        act = verb(name, json, member)
+        act = verb(name, json, member, rundir)
         act.add_argument("id", metavar="ID")
         if name == "resume":
             act.add_argument("--limit", action="append", metavar="NAME=N", help="with a new limit, as max_jobs=200")
+    purge = verb("purge", json, member, rundir)
+    purge.add_argument("ids", metavar="ID", nargs="*", help="remove these (without: all but halted ones)")
+    purge.add_argument("--older-than", metavar="DURATION", help="only those that ended so long ago, as 7d")
+    purge.add_argument("--keep", type=_count, default=0, metavar="N", help="not the N that ended last")
     verb("validate", json).add_argument("file", metavar="FILE")
     verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
     verb("schema", json)
@@ -111,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
 def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no record's number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of ensembles")
     return int(text)
 
 

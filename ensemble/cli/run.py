@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`run` and `submit`: check the file, find or start a service, submit; `run` then follows to the end.
+"""`run`, `submit` and `resume`: check the file, find or start a service, submit; `run` then follows to the end.
 
 On Flux the ensemble lives in the instance's service, and this command merely looks on: Ctrl-C detaches. On the local
 queue the service is a child that ends with this command, so Ctrl-C asks what is to become of it.
@@ -14,15 +14,17 @@ import sys
 from argparse import Namespace
 from typing import List, Optional
 
+from ensemble.cli.act import act, limit
 from ensemble.cli.common import EXIT, clean, connected, hint, load, out, out_json, say, submission
 from ensemble.cli.follow import Follower
 from ensemble.cli.interrupt import TWICE, Interrupts
 from ensemble.cli.local_start import Hosted, background, run_dir, start_background, start_hosted
 from ensemble.cli.show import Show, choose_show
 from ensemble.cli.summary import final_lines
-from ensemble.errors import ServiceError
-from ensemble.service.client import Client, choose, connect
+from ensemble.errors import BadRequest, ServiceError
+from ensemble.service.client import Client, choose
 from ensemble.service.local_client import LocalConnection
+from ensemble.service.protocol import ENDS
 
 #: what a SIGTERM or a Ctrl-C leaves as exit status where the ensemble goes on
 INTERRUPTED = 128 + signal.SIGINT
@@ -82,7 +84,41 @@ def watch(args: Namespace) -> int:
         client = connected(args)
         # by its id from here on: the name might come to mean another
         id = str(client.call("status", {"id": args.id})["id"])
-        return _Run(args, client, id, interrupts, None, watching=True).follow()
+        return _Run(args, client, id, interrupts, None, watching=True, since=args.since).follow()
+
+
+def resume(args: Namespace) -> int:
+    """`resume ID`. Returns the exit status, of `act` where a service has the ensemble, else as `run` does."""
+    from ensemble.service.local_files import FileClient, LocalAndFiles
+
+    limits = dict(map(limit, args.limit or []))
+    client = connected(args)
+    if not isinstance(client, LocalAndFiles):
+        client.close()
+        return act(args)
+    with contextlib.closing(client):
+        id, owner = client.owner(args.id)
+        if not isinstance(owner, FileClient):
+            return act(args)
+        status = owner.call("status", {"id": id})
+        halted = status["state"] == "halted"
+        if halted and not limits:
+            raise BadRequest(f"ensemble {id} is halted: {status['reason']}; raise the limit with --limit NAME=N")
+        if status["state"] in ENDS and not halted:
+            raise BadRequest(f"ensemble {id} ({status['name']}) has ended: {status['state']}")
+        since = owner.last(id)
+    with Interrupts() as interrupts:
+        hosted = start_hosted(args.rundir, id)
+        view = None
+        try:
+            say(f"{id} goes on where its run ended, on the local queue of this machine")
+            if halted or limits or status["state"] == "paused":
+                hosted.connection.call("resume", {"id": id, "limits": limits})
+            view = _Run(args, hosted.connection, id, interrupts, hosted, since=since)
+            return view.follow()
+        finally:
+            if view is None or not view.detached:
+                hosted.end()
 
 
 def _warn(path: str) -> None:
@@ -112,15 +148,15 @@ class _Run:
         interrupts: Interrupts,
         hosted: Optional[Hosted],
         watching: bool = False,
+        since: int = 0,
     ) -> None:
         self._args = args
-        self._member = client.member
         self._hosted = hosted
         self._watching = watching
         self._interrupts = interrupts
         self._cancelled = False
         self._warned = False
-        self._follower = Follower(client, id, self._reconnect, getattr(args, "since", None) or 0)
+        self._follower = Follower(client, id, self._reconnect, since)
         self.id = id
         #: the local service goes on without us
         self.detached = False
@@ -158,7 +194,7 @@ class _Run:
             return [clean(f"{self.id}: {self._follower.state}{': ' + reason if reason else ''}")]
 
     def _reconnect(self) -> Client:
-        return LocalConnection(self._hosted.connection.path) if self._hosted is not None else connect(self._member)
+        return LocalConnection(self._hosted.connection.path) if self._hosted is not None else connected(self._args)
 
     def _look(self, show: Show) -> Optional[int]:
         """Deal with signals; the exit status if they mean that we go now."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any, Dict, List
 
-from ensemble.cli.common import clean, columns, connected, out, out_json, say
+from ensemble.cli.common import clean, columns, out, out_json, say
 from ensemble.cli.local_start import background, start_background
 from ensemble.cli.table import fsd
 from ensemble.errors import NoService, ServiceError, ServiceLost
-from ensemble.service.client import choose
+from ensemble.service.client import choose, connect
 from ensemble.service.local_client import LocalClient
 
 #: `service status --json`, in this order
@@ -39,7 +39,7 @@ def service(args: Namespace) -> int:
 
 
 def _all_stats(args: Namespace) -> List[Dict[str, Any]]:
-    client = connected(args)
+    client = connect(args.member)
     try:
         connections = client.connections if isinstance(client, LocalClient) else [client]
         stats = []

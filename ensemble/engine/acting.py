@@ -60,8 +60,8 @@ def act(engine: Engine, rule: RuleState, number: int) -> None:
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
-    key = Key(engine.id, batch.rule, batch.firing, batch.first, 0)
-    job = Job(key, batch.group, batch.set)
+    key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
+    job = Job(key, batch.group, batch.set, batch.overrides, batch.losses)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 #: member's queue nor holds up the others, and the cost of one event stays bounded
 WINDOW = 1024
 
+#: how the reason begins where a person has to look
+IN_DOUBT = "in doubt"
+
 #: timers: of a rule, by number; for what an event's own actions changed
 TIMER = "timer:"
 AGAIN = "again"
+#: the next submission that `submit_rate` allows
+RATE = "rate"
 
 
 def pump(engine: Engine) -> None:
@@ -31,6 +36,10 @@ def pump(engine: Engine) -> None:
             return
         if engine.limits["max_active"] is not None and len(engine.jobs) >= engine.limits["max_active"]:
             return
+        wait = _rate(engine)
+        if wait is not None:
+            engine.set_timer(RATE, engine.t + wait)
+            return
         if engine.sent >= engine.limits["max_jobs"]:
             halt(engine, "max_jobs", f"{engine.sent} jobs have been submitted")
             return
@@ -39,11 +48,34 @@ def pump(engine: Engine) -> None:
         engine.emit(acting.make_job(engine, batch))
 
 
+def _rate(engine: Engine) -> Optional[float]:
+    """Seconds until the next submission is allowed, None for now. At most one second's worth goes at once."""
+    rate = engine.limits["submit_rate"]
+    if rate is None:
+        return None
+    engine.allowance = min(max(1.0, rate), engine.allowance + (engine.t - engine.t_allowance) * rate)
+    engine.t_allowance = engine.t
+    # a timer's time is rounded, and so may come a hair before the whole job is allowed
+    if engine.allowance < 0.999:
+        return float((1 - engine.allowance) / rate)
+    engine.allowance -= 1
+    return None
+
+
 def halt(engine: Engine, limit: str, text: str) -> None:
     """A limit is reached: nothing more is submitted, and once the jobs have ended the state is halted."""
     if engine.ending is None and engine.final is None:
         how = f"resume with --limit {limit}=N to carry on"
         end(engine, "halted", f"limit {limit} ({engine.limits[limit]}) reached: {text}; {how}")
+
+
+def doubt(engine: Engine, text: str) -> None:
+    """A crash left it open whether a job ran: a person has to look, so nothing more is submitted."""
+    if engine.ending in (None, "halted") and engine.final is None:
+        if engine.reason and len(engine.reason) > 1000:
+            return
+        before = f"{engine.reason}; " if engine.ending == "halted" and engine.reason else f"{IN_DOUBT}: "
+        end(engine, "halted", f"{before}{text}; resume to carry on without it")
 
 
 def end(engine: Engine, state: str, reason: str) -> None:
@@ -58,8 +90,11 @@ def end(engine: Engine, state: str, reason: str) -> None:
 
 def drop(engine: Engine, group: Optional[str] = None) -> None:
     """Forget the submissions that are held, of one group or of all."""
-    for name, count in engine.held.drop(group).items():
-        life.less(engine, name, count)
+    for batch in engine.held.drop(group):
+        if batch.attempt:
+            # a job that was to be tried again: its last attempt stands
+            life.give_up(engine, batch.group)
+        life.less(engine, batch.group, batch.jobs)
 
 
 def stopped(engine: Engine) -> bool:

@@ -10,7 +10,8 @@ the same events in the same order give the same actions, and a snapshot restored
 
 An exception inside a rule marks that rule as failed and ends the ensemble as `stop` would, in state failed.
 The steps of a job's life stand in `life.py`, what actions do in `acting.py`, limits and the end in `ending.py`,
-snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone.
+snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone. What is left are more than
+400 lines, because each kind of event has its taker here, next to the state that it changes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from ensemble.engine.events import (
     Begin,
     Command,
     Event,
+    Frozen,
+    InDoubt,
     JobEvent,
     Key,
+    Lost,
+    Recovered,
     Refused,
     TimerExpired,
 )
@@ -87,6 +92,11 @@ class Engine:
         self.sent = 0
         #: jobs sent and not answered yet
         self.unanswered = 0
+        #: submissions that `submit_rate` allows now, and when that was counted
+        self.allowance = 1.0
+        self.t_allowance = 0.0
+        #: when the instance began to go down; None while it is up
+        self.t_frozen: Optional[float] = None
         #: timers that are set: name -> seconds since the epoch
         self.timers: Dict[str, float] = {}
         #: numbers of rules whose next firing waits for a greater `max_firings`
@@ -113,6 +123,10 @@ class Engine:
             TimerExpired: self._timer_expired,
             Begin: self._begin,
             Command: self._command,
+            Lost: self._lost,
+            InDoubt: self._in_doubt,
+            Frozen: self._freeze,
+            Recovered: self._thaw,
         }
 
     @property
@@ -217,6 +231,23 @@ class Engine:
         if job is not None:
             life.advance(self, job, "refused", event)
 
+    def _lost(self, event: Lost) -> None:
+        job = self.by_id.get(event.id)
+        if job is not None:
+            life.advance(self, job, "lost", event)
+
+    def _in_doubt(self, event: InDoubt) -> None:
+        job = self.jobs.get(event.key)
+        if job is not None:
+            life.advance(self, job, "in-doubt", event)
+
+    def _freeze(self, event: Frozen) -> None:
+        if self.t_frozen is None:
+            self.t_frozen = event.t
+
+    def _thaw(self, event: Recovered) -> None:
+        self.t_frozen = None
+
     def _action_done(self, event: ActionDone) -> None:
         job = self.by_id.get(event.id)
         if event.error and job is not None and job.state in (PENDING, RUNNING):
@@ -279,12 +310,13 @@ class Engine:
             acting.cancel_all(self, Cause(None, 0, "cancelled by the user"))
 
     def _resume(self, limits: Dict[str, Any]) -> None:
-        if self.final is not None and not limits:
+        in_doubt = (self.reason or "").startswith(ending.IN_DOUBT)
+        if self.final is not None and not (limits or in_doubt):
             return
         self.limits.update(limits)
         if "duration" in limits:
             self.timers.pop(_DURATION, None)
-        if limits and "halted" in (self.final, self.ending):
+        if (limits or in_doubt) and "halted" in (self.final, self.ending):
             self.final = self.ending = self.reason = self.t_end = None
             self.closed = self.idle_seen = self.concluding = False
             for name, at in list(self.timers.items()):

@@ -126,6 +126,34 @@ class TimerExpired(NamedTuple):
     timer: str
 
 
+class Lost(NamedTuple):
+    """The member no longer has a job that it had: its fate is not known, and nothing more is heard of it."""
+
+    t: float
+    id: JobId
+    reason: str
+
+
+class InDoubt(NamedTuple):
+    """After a crash it cannot be told whether a submission became a job; `reason` is a sentence."""
+
+    t: float
+    key: Key
+    reason: str
+
+
+class Frozen(NamedTuple):
+    """The instance is going down: what is cancelled from here on is not the user's will."""
+
+    t: float
+
+
+class Recovered(NamedTuple):
+    """After a restart: the member has told all that happened meanwhile."""
+
+    t: float
+
+
 class Command(NamedTuple):
     """A user's command: `cancel`, `pause`, `resume` (data: `limits`)."""
 
@@ -134,11 +162,11 @@ class Command(NamedTuple):
     data: Dict[str, Any] = {}
 
 
-Event = Union[Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command]
+Event = Union[
+    Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command, Lost, InDoubt, Frozen, Recovered
+]
 
-_TYPES: Dict[str, Any] = {
-    cls.__name__: cls for cls in (Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command)
-}
+_TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]
 
 
 def to_json(event: Event) -> List[Any]:

@@ -28,6 +28,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "submit"): (PENDING, "submitted"),
     (SUBMITTING, "acknowledged"): (PENDING, "submitted"),
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
+    (SUBMITTING, "in-doubt"): (INACTIVE, "in doubt"),
     (PENDING, "submit"): (PENDING, "dated"),
     (PENDING, "acknowledged"): (PENDING, _NOTHING),
     (PENDING, "refused"): (PENDING, "doubted"),
@@ -36,13 +37,17 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (PENDING, "exception"): (PENDING, "excepted"),
     (PENDING, "start"): (RUNNING, "started"),
     (PENDING, "finish"): (FINISHED, "finished"),
-    (PENDING, "clean"): (INACTIVE, "cleaned_unrun"),
+    (PENDING, "clean"): (INACTIVE, "cleaned_unfinished"),
+    (PENDING, "lost"): (INACTIVE, "lost"),
+    (PENDING, "in-doubt"): (INACTIVE, "in doubt"),
     (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "exception"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "refused"): (INACTIVE, "refused"),
+    (WITHDRAWN, "lost"): (INACTIVE, "refused"),
+    (WITHDRAWN, "in-doubt"): (INACTIVE, "refused"),
     (RUNNING, "submit"): (RUNNING, _NOTHING),
     (RUNNING, "acknowledged"): (RUNNING, _NOTHING),
     (RUNNING, "refused"): (RUNNING, _NOTHING),
@@ -51,6 +56,8 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (RUNNING, "exception"): (RUNNING, "excepted"),
     (RUNNING, "finish"): (FINISHED, "finished"),
     (RUNNING, "clean"): (INACTIVE, "cleaned_unfinished"),
+    (RUNNING, "lost"): (INACTIVE, "lost"),
+    (RUNNING, "in-doubt"): (INACTIVE, "in doubt"),
     (FINISHED, "submit"): (FINISHED, _NOTHING),
     (FINISHED, "acknowledged"): (FINISHED, _NOTHING),
     (FINISHED, "refused"): (FINISHED, _NOTHING),
@@ -59,12 +66,18 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (FINISHED, "flux-restart"): (FINISHED, _NOTHING),
     (FINISHED, "exception"): (FINISHED, _NOTHING),
     (FINISHED, "clean"): (INACTIVE, "cleaned"),
+    (FINISHED, "lost"): (INACTIVE, "cleaned"),
+    (FINISHED, "in-doubt"): (INACTIVE, "cleaned"),
 }
 #: the events that the table speaks of
 MOVING = frozenset(event for _, event in LIFE)
 
 #: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
-_FATAL = frozenset({1, 2, 3, 9, 15})
+FATAL = frozenset({1, 2, 3, 9, 15})
+
+#: exception types of ours for jobs that ended for no fault of their own
+SHUTDOWN, GONE = "shutdown", "lost"
+_LOSSES = (SHUTDOWN, GONE)
 
 
 class Job:
@@ -81,7 +94,9 @@ class Job:
         "id",
         "key",
         "killed",
+        "losses",
         "note",
+        "overrides",
         "ranks",
         "refusal",
         "result",
@@ -93,10 +108,16 @@ class Job:
         "t_submit",
     )
 
-    def __init__(self, key: Key, group: str, set: int) -> None:
+    def __init__(
+        self, key: Key, group: str, set: int, overrides: Optional[Dict[str, Any]] = None, losses: int = 0
+    ) -> None:
         self.key = key
         self.group = group
         self.set = set
+        #: what the action said over the group's keys
+        self.overrides = overrides or {}
+        #: attempts before this one that were lost for no fault of the job
+        self.losses = losses
         #: the member's id; None until submit or acknowledgement
         self.id: Optional[int] = None
         self.state = SUBMITTING
@@ -156,6 +177,8 @@ class Job:
             self.cause = "infrastructure"
         elif self.exception == "exec":
             self.cause = "exec"
+        elif self.exception in _LOSSES:
+            self.cause = "infrastructure"
         elif self.exception is not None:
             self.cause = "exception"
         elif status is None:
@@ -165,7 +188,7 @@ class Job:
 
     def killed_by(self, signal: int) -> None:
         """A rule sends it that signal."""
-        if self.killed not in _FATAL:
+        if self.killed not in FATAL:
             self.killed = signal
 
     def refuse(self, t: float, reason: str) -> None:
@@ -175,11 +198,15 @@ class Job:
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
     def _node_lost(self) -> bool:
-        """Flux tells the loss of a node as an exception of type exec, and only its note says so."""
-        return self.exception == "node-failure" or (self.note or "").startswith(("node failure", "lost contact"))
+        """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
+        note = self.note or ""
+        if self.exception == "exec" and ("reattach" in note or "not recoverable" in note):
+            # its broker or job-exec was restarted, and could not take up what ran
+            return True
+        return self.exception == "node-failure" or note.startswith(("node failure", "lost contact"))
 
     def _killed_by_rule(self) -> bool:
-        return bool(self.killed) and (self.signal == self.killed or self.killed in _FATAL)
+        return bool(self.killed) and (self.signal == self.killed or self.killed in FATAL)
 
     def row(self) -> Dict[str, Any]:
         """What is kept and shown of it (JOB of the protocol, without `where`)."""

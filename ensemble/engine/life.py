@@ -6,12 +6,13 @@ Law of this file: called by `Engine.handle` alone, on its way, with a job whose 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict
+from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from ensemble.engine import ending, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record
-from ensemble.engine.events import Event, JobEvent, JobId, Refused
-from ensemble.engine.jobs import INACTIVE, MOVING, Job
+from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Lost, Refused
+from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
+from ensemble.engine.submissions import Batch
 from ensemble.errors import InternalError
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: refused keys that are remembered, for a `submit` that comes after the refusal
 _REMEMBERED = 1000
+#: attempts of a job that may be lost for no fault of its own (a node, the instance, the queue) and are tried again
+LOSSES = 3
 
 
 def advance(engine: Engine, job: Job, name: str, event: Event) -> None:
@@ -41,8 +44,10 @@ def identify(engine: Engine, job: Job, id: JobId) -> None:
 def _submitted(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
     engine.unanswered -= 1
-    engine.tally.bump(job.group, "submitted")
-    engine.tally.bump(job.group, "pending")
+    if not job.key.attempt:
+        # a job that is tried again was submitted once, and is pending already
+        engine.tally.bump(job.group, "submitted")
+        engine.tally.bump(job.group, "pending")
     _record(engine, job, "submit")
     if job.doomed and job.id is not None:
         engine.emit(Cancel(job.id, Cause(None, 0, "its end was asked for before it was submitted")))
@@ -66,11 +71,12 @@ def _job_refused(engine: Engine, job: Job, event: Event) -> None:
     withdrawn = job.t_submit is not None
     reason = event.reason if isinstance(event, Refused) else job.refusal or ""
     job.refuse(engine.t, reason)
-    if withdrawn:
+    if withdrawn or job.key.attempt:
         engine.tally.bump(job.group, "pending", -1)
     else:
-        engine.unanswered -= 1
         engine.tally.bump(job.group, "submitted")
+    if not withdrawn:
+        engine.unanswered -= 1
         engine.refused[job.key] = None
         if len(engine.refused) > _REMEMBERED:
             del engine.refused[next(iter(engine.refused))]
@@ -84,6 +90,9 @@ def _excepted(engine: Engine, job: Job, event: Event) -> None:
     context = event.context if isinstance(event, JobEvent) else {}
     if context.get("severity", 0) == 0 and job.exception is None:
         job.exception = str(context.get("type", "unknown"))
+        if job.exception == "cancel" and not job.doomed and engine.t_frozen is not None and event.t >= engine.t_frozen:
+            # a shutdown cancels all jobs, and nothing in its exception tells it from the user's cancel
+            job.exception = SHUTDOWN
         job.note = str(context.get("note") or "")[:500] or None
 
 
@@ -98,16 +107,73 @@ def _started(engine: Engine, job: Job, event: Event) -> None:
 
 def _finished(engine: Engine, job: Job, event: Event) -> None:
     status = event.context.get("status", 0) if isinstance(event, JobEvent) else None
-    job.end(event.t, status)
-    engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
-    _count_end(engine, job)
+    _end(engine, job, event.t, status)
 
 
 def _cleaned_unfinished(engine: Engine, job: Job, event: Event) -> None:
-    job.end(event.t, None)
-    engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
+    _end(engine, job, event.t, None)
+    _leave(engine, job)
+
+
+def _lost(engine: Engine, job: Job, event: Event) -> None:
+    job.exception = job.exception or GONE
+    job.note = job.note or (event.reason if isinstance(event, Lost) else None)
+    if job.t_start is None:
+        # it had only waited in a queue that is no more: that costs it none of its attempts
+        job.losses -= 1
+    _cleaned_unfinished(engine, job, event)
+
+
+def _in_doubt(engine: Engine, job: Job, event: Event) -> None:
+    reason = event.reason if isinstance(event, InDoubt) else ""
+    if job.id is None:
+        engine.unanswered -= 1
+    job.refuse(engine.t, reason)
+    job.cause = "in-doubt"
+    if job.t_start is not None:
+        engine.tally.bump(job.group, "running", -1)
+    elif job.id is not None or job.key.attempt:
+        engine.tally.bump(job.group, "pending", -1)
+    else:
+        engine.tally.bump(job.group, "submitted")
     _count_end(engine, job)
     _leave(engine, job)
+    ending.doubt(engine, f"job {job.key} of {job.group}: {reason}")
+
+
+def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
+    """Its processes have ended, or never were: judge it, and count it or try it again."""
+    job.end(t, status)
+    engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
+    again = job.cause == "infrastructure" and job.losses < LOSSES and not job.doomed and not ending.stopped(engine)
+    if not again:
+        _count_end(engine, job)
+        return
+    job.result = "retried"
+    key = job.key
+    engine.tally.bump(job.group, "retried")
+    engine.tally.bump(job.group, "pending")
+    engine.held.put(
+        Batch(
+            key.rule,
+            key.firing,
+            job.group,
+            job.set,
+            key.index,
+            1,
+            job.overrides,
+            attempt=key.attempt + 1,
+            losses=job.losses + 1,
+        )
+    )
+    _record(engine, job, "retry")
+
+
+def give_up(engine: Engine, group: str) -> None:
+    """A job that waited to be tried again will not be."""
+    engine.tally.bump(group, "pending", -1)
+    engine.tally.bump(group, "failed")
+    engine.tally.bump(group, "finished")
 
 
 def _cleaned(engine: Engine, job: Job, event: Event) -> None:
@@ -193,6 +259,7 @@ _STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
     "started": _started,
     "finished": _finished,
     "cleaned": _cleaned,
-    "cleaned_unrun": _cleaned_unfinished,
+    "in doubt": _in_doubt,
+    "lost": _lost,
     "cleaned_unfinished": _cleaned_unfinished,
 }

@@ -23,6 +23,9 @@ class Batch(NamedTuple):
     first: int
     jobs: int
     overrides: Dict[str, Any]
+    #: of a job that is tried again: the attempt, and how many were lost before
+    attempt: int = 0
+    losses: int = 0
 
 
 class Held:
@@ -50,13 +53,14 @@ class Held:
         self._count(batch.group, -1)
         return batch._replace(jobs=1)
 
-    def drop(self, group: Optional[str] = None) -> Dict[str, int]:
-        """Forget what waits, of one group or of all. Returns how many of each group were dropped."""
-        dropped = dict(self.waiting) if group is None else {g: n for g, n in self.waiting.items() if g == group}
-        if dropped:
-            self._batches = deque(batch for batch in self._batches if batch.group not in dropped)
-            for name, count in dropped.items():
-                self._count(name, -count)
+    def drop(self, group: Optional[str] = None) -> List[Batch]:
+        """Forget what waits, of one group or of all. Returns what was dropped."""
+        if group is not None and group not in self.waiting:
+            return []
+        dropped = [batch for batch in self._batches if group in (None, batch.group)]
+        self._batches = deque(batch for batch in self._batches if group not in (None, batch.group))
+        for batch in dropped:
+            self._count(batch.group, -batch.jobs)
         return dropped
 
     def __iter__(self) -> Iterator[Batch]:

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Optional
+from typing import Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
-from ensemble.engine.actions import Action
-from ensemble.engine.events import Event, JobId
+from ensemble.engine.actions import Action, Submit
+from ensemble.engine.events import Event, JobId, Key
 from ensemble.spec.models import Spec
 
 #: Called with the ensemble's id and the event.
@@ -58,6 +58,8 @@ class Member(ABC):
     name: str
     #: what `perform` can do: names of actions of the language, such as submit, cancel, kill
     capabilities: FrozenSet[str]
+    #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
+    t_up: float = 0.0
 
     @abstractmethod
     def start(self, deliver: Deliver) -> None:
@@ -71,8 +73,22 @@ class Member(ABC):
         """
 
     @abstractmethod
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+        """Take up the jobs of an earlier service: between `open` and `start`, once for each such ensemble.
+
+        `known` are its jobs that had not ended when it was last heard of; of each `doubtful` submission it is not
+        known whether it was sent. After `start` the member delivers the events that it has of those jobs (all, or
+        those it thinks new), then `Lost` for a known job that it has no longer; for each doubtful one
+        `Acknowledged`, `Refused` or `InDoubt`, submitting it where it is certain that it was not; and at last, once
+        what the queue has told of the past is delivered, `Recovered`.
+        """
+
+    @abstractmethod
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+
+    def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
+        """The queue is going down: what was not sent yet is not sent any more."""
 
     @abstractmethod
     def close(self, ensemble: str) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, FrozenSet, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
 
 import flux
 from flux.core.inner import lib
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
-from ensemble.engine.events import Event, JobEvent, JobId, Key, Refused
+from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.flux_facts import f58, log_to, owner_of
@@ -74,6 +74,7 @@ class FluxMember(Member):
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
+            self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
         if owner != os.getuid():
@@ -92,10 +93,14 @@ class FluxMember(Member):
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
+        #: jobs of recovered ensembles, until the past was told
+        self._known: Dict[str, Dict[JobId, Key]] = {}
         #: those of the callers, by their clock; and our own
         self._timers = Timers(self.handle, clock, self._log)
         self._internal = Timers(self.handle, time.monotonic, self._log)
-        self._journal = Journal(journal, self._internal, self._log, self._pass_on, self._post, self._seen, self._ready)
+        self._journal = Journal(
+            journal, self._internal, self._log, self._pass_on, self._post, self._seen, self._ready, self._past
+        )
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -116,6 +121,18 @@ class FluxMember(Member):
         self._requests.open(ensemble)
         self._journal.open(ensemble, events)
 
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+        """Take up the jobs of an earlier service, whose name this process has registered by now.
+
+        The broker has then read all that the dead one sent, so that an inquiry after the doubtful ones tells.
+        """
+        self._known[ensemble] = dict(known)
+        self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
+        for one in doubtful:
+            self._requests.doubt(
+                ensemble, one.key, self._template(ensemble, self._open[ensemble], one.group, one.set, one.overrides)
+            )
+
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
         if isinstance(action, Submit):
@@ -129,6 +146,10 @@ class FluxMember(Member):
             self._requests.act(ensemble, action)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
+
+    def freeze(self) -> None:
+        """Send nothing more: the instance is going down."""
+        self._requests.freeze()
 
     def close(self, ensemble: str) -> None:
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
@@ -172,6 +193,14 @@ class FluxMember(Member):
         return made
 
     # From the journal
+
+    def _past(self, ensemble: str, missing: Set[int]) -> None:
+        """The past of a recovered ensemble was told. What is not in it was purged, or went with a lost KVS."""
+        known = self._known.pop(ensemble, {})
+        for id in sorted(missing):
+            reason = f"job {f58(id)} is not known to Flux any more, and whether it ran cannot be told"
+            self._post(ensemble, InDoubt(self._clock(), known[id], reason))
+        self._post(ensemble, Recovered(self._clock()))
 
     def _seen(self, key: Key, id: int) -> None:
         self._requests.seen(key, id)

@@ -59,10 +59,13 @@ _MAX_OUTPUTS = 1000
 class _Watched:
     """An open ensemble."""
 
-    __slots__ = ("jobs", "names", "ready")
+    __slots__ = ("ids", "jobs", "keys", "names", "ready")
 
     def __init__(self, names: FrozenSet[str]) -> None:
         self.names = names
+        #: of the past only these jobs are told; None for an ensemble that has none
+        self.ids: Optional[Set[int]] = None
+        self.keys: FrozenSet[Key] = frozenset()
         self.jobs: Set[int] = set()
         self.ready = False
 
@@ -86,7 +89,8 @@ class Journal:
     """Reads the journal on `handle`, which shares a reactor with the others of this thread.
 
     `sink(ensemble, event)` gets each event, `past(ensemble, event)` those that come in bulk; `submitted(key, id)` hears of each new job first; `on_ready(ensemble)` is
-    called once all that an ensemble asked for is being listened to.
+    called once all that an ensemble asked for is being listened to; `on_past(ensemble, ids)` once the past of a
+    recovered ensemble was passed on, with those of its jobs that the journal does not have.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Journal:
         past: Callable[[str, JobEvent], None],
         submitted: Callable[[Key, int], None],
         on_ready: Callable[[str], None],
+        on_past: Callable[[str, Set[int]], None],
     ) -> None:
         self.handle = handle
         self._timers = timers
@@ -106,6 +111,7 @@ class Journal:
         self._past_sink = past
         self._submitted = submitted
         self._on_ready = on_ready
+        self._on_past = on_past
         self._owner = owner_of(handle)
         self._open: Dict[str, _Watched] = {}
         self._known: Dict[int, _Job] = {}
@@ -144,6 +150,11 @@ class Journal:
         self._open[ensemble] = _Watched(_BASE | names)
         if self._handler is not None:
             self._cover()
+
+    def recover(self, ensemble: str, ids: Set[int], keys: FrozenSet[Key]) -> None:
+        """Before `start`: of the past, pass on the events of these jobs and of those with these keys."""
+        self._open[ensemble].ids = ids
+        self._open[ensemble].keys = keys
 
     def close(self, ensemble: str) -> None:
         """Pass on nothing more of this ensemble."""
@@ -315,6 +326,11 @@ class Journal:
             for _, _, id, job, event in past:
                 if self._known.get(id) is job:
                     self._pass_on(job, event, self._past_sink)
+            for ensemble, watched in self._open.items():
+                if watched.ids is not None:
+                    missing = watched.ids - watched.jobs
+                    watched.ids, watched.keys = None, frozenset()
+                    self._on_past(ensemble, missing)
             if self._lost_since is not None:
                 self._log(syslog.LOG_NOTICE, "the job manager's journal is read again")
             self._lost_since = None
@@ -361,6 +377,9 @@ class Journal:
             return None
         watched = self._open.get(key.ensemble)
         if watched is None:
+            return None
+        if self._gathering and watched.ids is not None and id not in watched.ids and key not in watched.keys:
+            # it ended before the service did
             return None
         if self._gathering:
             end = next((entry["timestamp"] for entry in events if entry["name"] in ("clean", "invalidate")), None)

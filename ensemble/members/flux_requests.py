@@ -94,6 +94,7 @@ class Requests:
         self._backoff = _BACKOFF[0]
         self._id = ffi.new("flux_jobid_t[1]")
         self._stopped = False
+        self._frozen = False
 
     def open(self, ensemble: str) -> None:
         """Make room for an ensemble."""
@@ -119,11 +120,24 @@ class Requests:
         self._acts.append((ensemble, action))
         self._pump()
 
+    def doubt(self, ensemble: str, key: Key, template: Template) -> None:
+        """A submission of which an earlier service does not tell whether it was sent: find out, then send or not."""
+        submission = _Submission(ensemble, key, template)
+        self._unanswered[key] = submission
+        self._aside.append(submission)
+        if not self._holding:
+            self._holding = True
+            self._timers.after(self._backoff, self._inquire)
+
     def seen(self, key: Key, id: int) -> None:
         """The journal shows the job with this key."""
         submission = self._unanswered.get(key)
         if submission is not None:
             submission.id = id
+
+    def freeze(self) -> None:
+        """Send nothing more; answers are still passed on."""
+        self._frozen = True
 
     def stop(self) -> None:
         """Send nothing more, and pass on no answer."""
@@ -142,7 +156,7 @@ class Requests:
         (queue.appendleft if first else queue.append)(submission)
 
     def _pump(self) -> None:
-        while self._on_their_way < WINDOW and not self._stopped:
+        while self._on_their_way < WINDOW and not (self._stopped or self._frozen):
             if self._acts:
                 self._send_act(*self._acts.popleft())
             elif self._turns and not self._holding:

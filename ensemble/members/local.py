@@ -26,10 +26,10 @@ import time
 from array import array
 from collections import deque
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
-from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Refused
+from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
@@ -40,6 +40,8 @@ from ensemble.spec.models import Spec
 KILL_TIMEOUT = 5.0
 #: seconds of deliveries before the loop gets its turn
 _SLICE = 0.005
+#: number of the set of a job of an earlier queue
+_UNKNOWN = 0xFFFFFFFF
 
 
 class _Timer(Timer):
@@ -80,6 +82,7 @@ class LocalMember(Member):
         self.rundir = Path(rundir).absolute()
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
         self._free = self.cores
+        self._recovering: List[Tuple[str, Tuple[JobId, ...], Tuple[Submit, ...]]] = []
         self._deliver: Optional[Deliver] = None
         self._launcher: Optional[LauncherProcess] = None
         self._ensembles: Dict[str, OpenEnsemble] = {}
@@ -101,6 +104,13 @@ class LocalMember(Member):
             ) from exc
         self._launch()
         self._deliver = deliver
+        for ensemble, known, doubtful in self._recovering:
+            for id in known:
+                self._put(ensemble, Lost(time.time(), id, "its process died with the local queue"))
+            for submission in doubtful:
+                self._submit(ensemble, submission)
+            self._put(ensemble, Recovered(time.time()))
+        self._recovering.clear()
 
     def _launch(self) -> LauncherProcess:
         self._launcher = LauncherProcess(self.loop, self._on_launcher, self._on_lost)
@@ -117,6 +127,15 @@ class LocalMember(Member):
 
     def close(self, ensemble: str) -> None:
         self._ensembles.pop(ensemble, None)
+
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+        """Take up an earlier service's ensemble: its processes died with it, so what ran is lost, and told so."""
+        self._recovering.append((ensemble, tuple(known), tuple(doubtful)))
+        self.skip(max(known, default=0))
+
+    def skip(self, last: JobId) -> None:
+        """Give no job an id up to `last`: an earlier queue has given those to jobs of an ensemble taken up here."""
+        self._sets.extend([_UNKNOWN] * (last + 1 - len(self._sets)))
 
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:
@@ -150,6 +169,8 @@ class LocalMember(Member):
     def where(self, ensemble: str, id: JobId) -> str:
         if ensemble not in self._ensembles or not 0 < id < len(self._sets):
             return ""
+        if self._sets[id] == _UNKNOWN:
+            return ""
         return self._ensembles[ensemble].where(self._sets[id], id)
 
     # submitting
@@ -170,8 +191,12 @@ class LocalMember(Member):
         self._event(job, "depend")
         self._event(job, "priority", priority=job.urgency)
         self._put(ensemble, Acknowledged(time.time(), action.key, job.id))
-        if job.urgency > 0:
-            heapq.heappush(self._queue, (-job.urgency, job.id))
+
+    def _admit(self, id: JobId) -> None:
+        """Its owner knows of it: now it may run. Not before, so that no job runs that a later queue had to doubt."""
+        job = self._jobs.get(id)
+        if job is not None and job.urgency > 0:
+            heapq.heappush(self._queue, (-job.urgency, id))
             self._schedule_soon()
 
     def _opened(self, ensemble: str) -> OpenEnsemble:
@@ -309,6 +334,8 @@ class LocalMember(Member):
                 ensemble, event = self._outbox.popleft()
                 if ensemble in self._ensembles:
                     self._deliver(ensemble, event)
+                if type(event) is Acknowledged:
+                    self._admit(event.id)
         finally:
             if self._outbox and not self._draining:
                 self._draining = True

@@ -12,6 +12,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 from ensemble.errors import MemberError
@@ -65,12 +66,19 @@ def choose(member: str = "auto") -> str:
     return "flux"
 
 
-def connect(member: str) -> Client:
-    """A client of that member, flux or local. Raises MemberError, or NoService where that is known at once."""
+def connect(member: str, rundir: Optional[Path] = None) -> Client:
+    """A client of that member, flux or local. Raises MemberError, or NoService where that is known at once.
+
+    With `rundir` one of the local queue also answers for the ensembles that lie there and have no service any more.
+    """
     if member == "flux":
         from ensemble.service.flux_client import FluxClient
 
         return FluxClient()
+    if rundir is not None:
+        from ensemble.service.local_files import LocalAndFiles
+
+        return LocalAndFiles(rundir)
     from ensemble.service.local_client import LocalClient
 
     return LocalClient()

@@ -4,7 +4,8 @@
 Theory of operation. A transport (Flux RPC, or the local socket) calls `handle` for each request and `disconnect`
 when a caller is gone; the member delivers events; both happen in one thread, the member's event loop. Everything
 that comes in passes the one guard: whatever raises is logged, the request is answered, and the service goes on.
-What a request must hold stands in `protocol.py`, and is checked by `payloads.py`.
+What a request must hold stands in `protocol.py`, and is checked by `payloads.py`. It has more than 400 lines because
+each endpoint is a method beside the state that it reads.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ensemble import __version__
+from ensemble.engine.ending import IN_DOUBT
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Begin, Command, Event
+from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Resume, Since, Submission, parse
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
+from ensemble.service.purge import purgeable, remove_all
+from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
 from ensemble.spec.load import load
@@ -33,6 +37,8 @@ from ensemble.spec.models import Limits
 _FIRST = "bcdfghjkmnpqrstvwxz"
 _REST = _FIRST + "23456789"
 _LENGTH = 6
+#: rows looked at in one go
+_ROWS = 10_000
 
 
 class Service:
@@ -69,8 +75,30 @@ class Service:
 
     def start(self) -> None:
         """Start the member and take up what the store holds. Raises MemberError."""
+        for stored in self._store.load():
+            self._stored[stored.id] = stored
+            # a halted one may be resumed, and so needs its engine
+            if stored.damaged is None and (stored.status or {}).get("state", "halted") == "halted":
+                self._restore(stored)
+            if stored.damaged is not None:
+                self._log(syslog.LOG_ERR, f"ensemble {stored.id} is quarantined: {stored.damaged}")
+                stored.status = damaged_status(stored)
+            # what it took to get here is not needed again
+            stored.snapshot, stored.events = None, []
         self._member.start(self.deliver)
-        self._stored = {stored.id: stored for stored in self._store.load()}
+        for running in list(self._running.values()):
+            engine = running.engine
+            if engine.t_frozen is None and 0.0 < engine.t < self._member.t_up:
+                # the queue went down and nobody was there to see it: its shutdown has cancelled what it had
+                running.feed(Frozen(engine.t))
+            if running.engine.t_begin is None:
+                # it was kept, and the service ended before its first event was
+                if not running.seq:
+                    running.announce(running.given["name"], running.given["file"])
+                running.feed(Begin(running.given["t_submit"]))
+            take_up(running, self._member)
+            if running.engine.final is not None:
+                self._ended(running)
 
     @property
     def active(self) -> int:
@@ -119,7 +147,11 @@ class Service:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
         if self._frozen is None:
             self._frozen = reason
+            self._member.freeze()
+            now = self._clock()
             for running in self._running.values():
+                # kept, so that what the shutdown cancels is not taken for the user's will after the restart
+                running.feed(Frozen(now))
                 running.frozen = True
             if self.active:
                 self._log(syslog.LOG_INFO, f"{reason}; ensembles left as they are: {self.active}")
@@ -157,20 +189,15 @@ class Service:
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }
-        running = Running(
-            engine,
-            given,
-            self._member,
-            self._store,
-            log=self._log,
-            clock=self._clock,
-            on_end=self._ended,
-        )
+        running = self._drive(engine, given)
 
         def created(error: Optional[str]) -> None:
             if error is not None:
                 self._member.close(id)
                 reply.error(errno.EIO, f"the ensemble could not be stored: {error}")
+                return
+            if self._frozen is not None:
+                reply.error(errno.ESHUTDOWN, f"ensemble {id} is kept, and starts when the instance is up again")
                 return
             self._stored[id] = Stored(id, given)
             self._running[id] = running
@@ -182,13 +209,7 @@ class Service:
 
     def _on_list(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
-        summaries = []
-        for id, stored in self._stored.items():
-            if id in self._running:
-                summaries.append(self._running[id].summary())
-            elif stored.status is not None:
-                summaries.append({name: stored.status[name] for name in _SUMMARY})
-        reply.send({"ensembles": summaries})
+        reply.send({"ensembles": [self._summary(stored) for stored in self._stored.values()]})
 
     def _on_status(self, payload: Any, reply: Reply) -> None:
         stored, running = self._find(parse(Id, payload).id)
@@ -202,12 +223,18 @@ class Service:
     def _on_jobs(self, payload: Any, reply: Reply) -> None:
         request = parse(Jobs, payload)
         stored, running = self._find(request.id)
-        rows = self._store.rows(stored.id)
-        if running is not None:
-            rows.extend(running.active_rows())
-        if request.group is not None:
-            rows = [row for row in rows if row["group"] == request.group]
-        rows.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        active = running.active_rows() if running is not None else []
+        active.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        ended = self._store.row_count(stored.id)
+        if request.group is None:
+            rows = self._store.rows(stored.id, request.start, request.max)
+            rows += active[max(0, request.start - ended) :]
+            reply.send({"jobs": rows[: request.max], "total": ended + len(active)})
+            return
+        rows = []
+        for start in range(0, ended, _ROWS):
+            rows += [row for row in self._store.rows(stored.id, start, _ROWS) if row["group"] == request.group]
+        rows += [row for row in active if row["group"] == request.group]
         reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
@@ -246,8 +273,36 @@ class Service:
         except ValueError as exc:
             raise BadRequest(str(exc)) from None
         if running is not None and "halted" in (running.engine.final, running.engine.ending) and not limits:
-            raise BadRequest(f"ensemble {stored.id} is halted: {running.engine.reason}")
+            reason = running.engine.reason or ""
+            # a limit has to be raised; a doubt goes with the word alone
+            if not reason.startswith(IN_DOUBT):
+                raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_purge(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Purge, payload)
+        asked = [self._find(id)[0] for id in request.ids] if request.ids else list(self._stored.values())
+        found = {stored.id: self._summary(stored) for stored in asked}
+        chosen = purgeable(
+            list(found.values()), self._clock(), request.older_than, request.keep, named=bool(request.ids)
+        )
+        stored = {summary["id"]: self._stored.pop(summary["id"]) for summary in chosen}
+        for id in stored:
+            running = self._running.pop(id, None)
+            if running is not None:
+                self._member.close(id)
+                running.stop()
+
+        def removed(errors: Dict[str, str]) -> None:
+            self._stored.update((id, stored[id]) for id in errors)
+            if errors:
+                first = next(iter(errors.values()))
+                reply.error(errno.EIO, f"{len(errors)} of {len(stored)} ensembles could not be removed: {first}")
+            else:
+                reply.send({"removed": chosen})
+
+        remove_all(self._store, list(stored), removed)
 
     def _on_stats(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
@@ -280,10 +335,31 @@ class Service:
         if revives and state == "halted":
             stored.status = None
             self._store.end(stored.id, None, lambda error: None)
-        running.feed(Command(self._clock(), name, data))
-        reply.send({"id": stored.id, "state": running.engine.state})
+        running.feed(
+            Command(self._clock(), name, data),
+            then=lambda: reply.send({"id": stored.id, "state": running.engine.state}),
+        )
 
     # ---- within
+
+    def _drive(self, engine: Engine, given: Dict[str, Any]) -> Running:
+        return Running(
+            engine,
+            given,
+            self._member,
+            self._store,
+            log=self._log,
+            clock=self._clock,
+            on_end=self._ended,
+        )
+
+    def _restore(self, stored: Stored) -> None:
+        try:
+            self._running[stored.id] = bring_back(stored, self._member, self._drive)
+        except Exception as exc:
+            self._log(syslog.LOG_ERR, traceback.format_exc())
+            self._member.close(stored.id)
+            stored.damaged = f"it cannot be brought back ({type(exc).__name__}: {exc})"
 
     def _ended(self, running: Running) -> None:
         """An ensemble has come to its end: keep its last picture, and let go of its engine unless it may carry on."""
@@ -301,6 +377,12 @@ class Service:
         self._member.close(running.id)
         running.stop()
         self._running.pop(running.id, None)
+
+    def _summary(self, stored: Stored) -> Dict[str, Any]:
+        if stored.id in self._running:
+            return self._running[stored.id].summary()
+        assert stored.status is not None, "what has no engine has ended"
+        return {name: stored.status[name] for name in _SUMMARY}
 
     def _find(self, wanted: str) -> Tuple[Stored, Optional[Running]]:
         """The ensemble of that id, else the latest of that name, else the one whose id begins so."""

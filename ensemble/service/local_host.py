@@ -7,7 +7,8 @@ when it has been idle; it leaves neither process nor socket behind.
 
 With `--hosted-fd N` it belongs to the command at the other end of that pipe: the end of the pipe is the end of the
 service, unless a line `detach` came first. From then on it lives in the background, and ends as one that was started
-so. In the background it ends `--idle` seconds after its last ensemble ended and the last request came. Its log goes
+so. With `--resume ID` it takes up an ensemble of the same folder whose service has died; others that lie there it
+leaves alone. In the background it ends `--idle` seconds after its last ensemble ended and the last request came. Its log goes
 to standard error. With `--ready-fd N` the path of its socket is written there once it answers.
 """
 
@@ -24,13 +25,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ensemble.errors import EnsembleError
+from ensemble.errors import EnsembleError, NotFound
 from ensemble.members.guard import guarded
 from ensemble.members.local import LocalMember
 from ensemble.service.core import Service
+from ensemble.service.file_store import FileStore
 from ensemble.service.local_server import LocalServer
 from ensemble.service.protocol import Host, Reply
-from ensemble.service.store import MemoryStore
 
 #: idle seconds after which a service ends whose command has detached
 DETACHED_IDLE = 3600.0
@@ -77,7 +78,14 @@ class LocalService(Service):
 class LocalHost:
     """Runs one service over a local queue until its end."""
 
-    def __init__(self, rundir: Path, cores: Optional[int], hosted_fd: Optional[int], idle: Optional[float]) -> None:
+    def __init__(
+        self,
+        rundir: Path,
+        cores: Optional[int],
+        hosted_fd: Optional[int],
+        idle: Optional[float],
+        resume: Optional[str] = None,
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._on_exception)
         self._hosted_fd = hosted_fd
@@ -88,11 +96,14 @@ class LocalHost:
         #: the loop runs until `stop`; before and after that it runs only for a moment at a time
         self._serving = False
         self.member = LocalMember(rundir, cores=cores, loop=self.loop)
+        self._resume = resume
+        taken = () if resume is None else (resume,)
+        self.store = FileStore(self.member.rundir, self.loop.call_later, log, taken)
         # As long as the command lives, the service is its own: others' ensembles do not belong here.
         owner = None if hosted_fd is None else os.getppid()
         self.service = LocalService(
             self.member,
-            MemoryStore(),
+            self.store,
             Host("local", supervisor_pid=owner),
             log=log,
             on_quit=lambda: self.stop("quit"),
@@ -104,6 +115,8 @@ class LocalHost:
         try:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self.loop.add_signal_handler(number, self._on_signal, number)
+            if self._resume is not None:
+                self._take_up(self._resume)
             self.service.start()
             path = self.server.open()
             if self._hosted_fd is not None:
@@ -121,6 +134,13 @@ class LocalHost:
         finally:
             self._farewell()
         return self._why
+
+    def _take_up(self, id: str) -> None:
+        """Become the one that runs this ensemble, and let its new jobs be numbered behind those that it had."""
+        if not self.store.path(id).is_file():
+            raise NotFound(f"there is no ensemble {id} in {self.member.rundir}")
+        self.store.lock(id)
+        self.member.skip(self.store.last_job(id))
 
     def stop(self, why: str) -> None:
         """End the run; the first reason stands."""
@@ -196,10 +216,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--hosted-fd", type=int, metavar="N", help="end when this pipe ends")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="write the socket's path there when ready")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="end when idle for so long (default: never)")
+    parser.add_argument("--resume", metavar="ID", help="take up this ensemble, whose service has died")
     parser.set_defaults(rundir=default_rundir())
     args = parser.parse_args(argv)
     try:
-        why = LocalHost(args.rundir, args.cores, args.hosted_fd, args.idle).run(args.ready_fd)
+        why = LocalHost(args.rundir, args.cores, args.hosted_fd, args.idle, args.resume).run(args.ready_fd)
     except EnsembleError as exc:
         log(syslog.LOG_ERR, str(exc))
         return 1

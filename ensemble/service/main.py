@@ -184,9 +184,11 @@ def service_maker(where: Host) -> Callable[[FluxHost], Service]:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from ensemble.members.flux import FluxMember
         from ensemble.service.core import Service
-        from ensemble.service.store import MemoryStore
+        from ensemble.service.kvs_store import KvsStore
 
-        return Service(FluxMember(handle=host.handle), MemoryStore(), where, log=host.log, on_quit=host.stop)
+        return Service(
+            FluxMember(handle=host.handle), KvsStore(host.handle, host.log), where, log=host.log, on_quit=host.stop
+        )
 
     return make
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,6 +55,12 @@ class Log(Since):
 
 class Resume(Id):
     limits: Dict[str, Any] = Field(default_factory=dict)
+
+
+class Purge(_Payload):
+    ids: List[str] = Field(default_factory=list, max_length=_MOST)
+    older_than: Optional[float] = Field(None, ge=0)
+    keep: int = Field(0, ge=0)
 
 
 def parse(model: Any, payload: Any) -> Any:

@@ -18,6 +18,9 @@ log     {id: ID, since?: 0, max?: 1000} -> {records: [RECORD, ...], last}
 cancel  {id: ID} -> {id, state}
 pause   {id: ID} -> {id, state}
 resume  {id: ID, limits?: {NAME: value}} -> {id, state}
+purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
+        Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
+        those that ended less than `older_than` seconds ago and the `keep` that ended last.
 stats   {} -> {host: process|module|local, pid, supervisor_pid, version, t_start, restarts, ensembles, active,
                member, capabilities}
 quit    {} -> {}                                      answered, then the service ends
@@ -54,7 +57,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 
 #: the name registered with Flux; endpoints are SERVICE.<endpoint>
 SERVICE = "ensemble"
-ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "stats", "quit")
+ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "purge", "stats", "quit")
 STREAMING = ("watch",)
 #: seconds between two signs of life of a watch stream
 KEEPALIVE = 2.0

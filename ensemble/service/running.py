@@ -16,16 +16,19 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Acknowledged, Event, JobEvent, Key, Refused, TimerExpired, to_json
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
+from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
 from ensemble.service.protocol import Reply
-from ensemble.service.store import Commit, Store
+from ensemble.service.store import Commit, Snapshot, Store
 
 #: seconds for which records are gathered before they go to the watchers
 _GATHER = 0.05
 #: seconds between two pictures of the counts for watchers
 _PICTURE = 0.5
+#: events after which the engine's state is kept, so that a restart need not replay them
+_SNAPSHOT = 500
 #: records in one message of a watch stream
 _MESSAGE = 500
 #: counts that people see
@@ -67,6 +70,9 @@ class Running:
         self.watchers: List[Watcher] = []
         #: seq of the last record
         self.seq = 0
+        #: events consumed, ours included
+        self.number = 0
+        self._snapped = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
         #: the instance goes down: nothing acts any more, be it an event or a timer
@@ -90,20 +96,25 @@ class Running:
         self.seq += 1
         given = {"id": self.id, "name": name, "file": file, "debug": self.engine.spec.logging.debug}
         record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
-        self._store.commit(self.id, Commit([], [], [record], []), lambda error: None)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, [], [], [record], []), lambda error: None)
 
-    def feed(self, event: Event) -> None:
-        """Take one event along the whole path. Never raises."""
+    def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
+        """Take one event along the whole path; `then` is called once it is kept. Never raises."""
         if self.frozen:
+            then()
             return
         try:
             if self.broken is None:
-                self._take(event)
+                self._take(event, then)
+            else:
+                then()
             self._answered(event)
         except Exception as exc:
             self._quarantine(exc)
+            then()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event, then: Callable[[], None]) -> None:
         try:
             actions = self.engine.handle(event)
         except TransitionError as exc:
@@ -128,10 +139,12 @@ class Running:
 
         def committed(error: Optional[str]) -> None:
             if self.broken is not None:
+                then()
                 return
             try:
                 if error is not None:
                     raise RuntimeError(f"the store could not keep an event: {error}")
+                then()
                 for action in todo:
                     self._perform(action)
                 if records or rows:
@@ -146,7 +159,12 @@ class Running:
         self.seq += len(records)
         # a halted one may be resumed and halt again by one event
         ended = any(_is_end(record) for record in records)
-        self._store.commit(self.id, Commit(to_json(event), intents, records, rows), committed)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
+        # a snapshot costs what is active, and so comes the later the more that is
+        if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
+            self._snapped = self.number
+            self._store.snapshot(self.id, Snapshot(self.number, self.seq, snapshot(self.engine)))
 
     def _perform(self, action: Action) -> None:
         if self.frozen:
@@ -193,7 +211,8 @@ class Running:
         ]
         records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
         self.seq += len(records)
-        self._store.commit(self.id, Commit([], [], records, []), lambda error: None)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
@@ -204,11 +223,11 @@ class Running:
 
     def _answered(self, event: Event) -> None:
         """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
-        if not isinstance(event, (Acknowledged, JobEvent, Refused)) or event.key not in self.unanswered:
+        if not isinstance(event, (Acknowledged, JobEvent, Refused, InDoubt)) or event.key not in self.unanswered:
             return
         self.unanswered.discard(event.key)
         if self.broken is not None:
-            if not isinstance(event, Refused):
+            if not isinstance(event, (Refused, InDoubt)):
                 self._member.perform(self.id, Cancel(event.id, _QUARANTINED))
             if not self.unanswered:
                 self._on_end(self)

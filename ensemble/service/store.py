@@ -4,17 +4,23 @@
 Law of this file: everything that must outlive the service goes through a `Store`, and through nothing else. For each
 event there is one `commit`: the event, what it caused, the lines it wrote and the rows of the jobs that ended, all
 or nothing. Actions are performed only after their commit is done. A store answers by callback, `done(None)` or
-`done(sentence)`, from the event loop or at once; commits of one ensemble are done in the order they were made.
+`done(sentence)`, from the event loop or at once; commits of one ensemble are done in the order they were made. A
+commit that fails is tried again until it is done: nothing happens to that ensemble meanwhile, and nothing is lost.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional
+from itertools import islice
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 #: called with None, or with a sentence that says why it failed
 Done = Callable[[Optional[str]], None]
+
+#: what a final status has at least
+STATUS = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables")
 
 #: lines of log kept of one ensemble by `MemoryStore`
 _LINES = 100_000
@@ -23,14 +29,25 @@ _LINES = 100_000
 class Commit(NamedTuple):
     """What one event did. All JSON-able."""
 
+    #: counts the ensemble's events from 1, without a gap
+    number: int
     #: `engine.events.to_json`
     event: List[Any]
-    #: keys of the jobs that are to be submitted, and ids of those to be cancelled or killed, as text
+    #: keys of the jobs that are to be submitted, and what else is to be done, as text
     intents: List[str]
     #: RECORDs of the protocol, with their seq
     records: List[Dict[str, Any]]
     #: rows of jobs that have left the engine (JOB of the protocol)
     rows: List[Dict[str, Any]]
+
+
+class Snapshot(NamedTuple):
+    """An engine's state after event `number`, when the last record was `seq`."""
+
+    number: int
+    seq: int
+    #: `engine.snapshot.snapshot`
+    state: Dict[str, Any]
 
 
 @dataclass
@@ -42,10 +59,13 @@ class Stored:
     given: Dict[str, Any]
     #: STATUS of the protocol at the end; None while it has not ended
     status: Optional[Dict[str, Any]] = None
-    #: `engine.snapshot.snapshot`, or None
-    snapshot: Optional[Dict[str, Any]] = None
-    #: events (JSON) consumed since the snapshot
-    events: List[Any] = field(default_factory=list)
+    snapshot: Optional[Snapshot] = None
+    #: events consumed since the snapshot: number and event (JSON), in order
+    events: List[Tuple[int, List[Any]]] = field(default_factory=list)
+    #: seq of the last record
+    seq: int = 0
+    #: why the record cannot be read; a sentence. Such an ensemble is quarantined
+    damaged: Optional[str] = None
 
 
 class Store(ABC):
@@ -53,15 +73,15 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
-        """Keep a new ensemble. Durable when done."""
+        """Keep a new ensemble. Durable when done; not kept at all if it fails."""
 
     @abstractmethod
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         """Keep what one event did."""
 
     @abstractmethod
-    def snapshot(self, id: str, state: Dict[str, Any], done: Done) -> None:
-        """Keep an engine's state; events committed before it need not be kept for recovery."""
+    def snapshot(self, id: str, snapshot: Snapshot) -> None:
+        """Keep an engine's state; events up to its number are no longer needed for recovery."""
 
     @abstractmethod
     def end(self, id: str, status: Optional[Dict[str, Any]], done: Done) -> None:
@@ -69,11 +89,15 @@ class Store(ABC):
 
     @abstractmethod
     def load(self) -> Iterator[Stored]:
-        """All ensembles, oldest first."""
+        """All ensembles, oldest first. What cannot be read comes as `damaged`; the others are not hurt by it."""
 
     @abstractmethod
-    def rows(self, id: str) -> List[Dict[str, Any]]:
-        """The rows of the jobs that have ended, in the order in which they did."""
+    def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
+        """At most `max` rows of jobs that have ended, from number `start`, in the order in which they ended."""
+
+    @abstractmethod
+    def row_count(self, id: str) -> int:
+        """How many rows there are."""
 
     @abstractmethod
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
@@ -85,7 +109,7 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the store holds."""
+        """Release what the store holds. Commits that are not done by now may be lost."""
 
 
 class MemoryStore(Store):
@@ -99,7 +123,7 @@ class MemoryStore(Store):
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
         self._stored[id] = Stored(id, given)
         self._rows[id] = []
-        self._records[id] = Deque(maxlen=_LINES)
+        self._records[id] = deque(maxlen=_LINES)
         done(None)
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
@@ -108,31 +132,24 @@ class MemoryStore(Store):
         self._rows[id].extend(commit.rows)
         done(None)
 
-    def snapshot(self, id: str, state: Dict[str, Any], done: Done) -> None:
-        done(None)
+    def snapshot(self, id: str, snapshot: Snapshot) -> None:
+        return
 
     def end(self, id: str, status: Optional[Dict[str, Any]], done: Done) -> None:
         self._stored[id].status = status
         done(None)
 
     def load(self) -> Iterator[Stored]:
-        return iter(list(self._stored.values()))
+        return iter(sorted(self._stored.values(), key=lambda stored: (stored.given.get("t_submit", 0.0), stored.id)))
 
-    def rows(self, id: str) -> List[Dict[str, Any]]:
-        return list(self._rows.get(id, ()))
+    def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
+        return self._rows.get(id, [])[start : start + max]
+
+    def row_count(self, id: str) -> int:
+        return len(self._rows.get(id, ()))
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
-        kept = self._records.get(id)
-        if not kept:
-            return []
-        skip = since + 1 - int(kept[0]["seq"])
-        if skip < 0:
-            skip = 0
-        if skip >= len(kept):
-            return []
-        if len(kept) - skip <= max:
-            return [kept[i] for i in range(skip, len(kept))]
-        return [kept[i] for i in range(skip, skip + max)]
+        return recent(self._records.get(id, ()), since, max)
 
     def remove(self, id: str, done: Done) -> None:
         for table in (self._stored, self._rows, self._records):
@@ -141,3 +158,35 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         return
+
+
+def recent(kept: Any, since: int, max: int) -> List[Dict[str, Any]]:
+    """At most `max` of the records kept in a deque (their seqs have no gap) with seq > `since`."""
+    if not kept or kept[-1]["seq"] <= since:
+        return []
+    skip = since + 1 - int(kept[0]["seq"])
+    if skip <= 0:
+        return list(islice(kept, max))
+    # from the far end: the last few are what watchers ask for
+    left = len(kept) - skip
+    found = list(islice(reversed(kept), left))
+    found.reverse()
+    return found[:max]
+
+
+def sound(stored: Stored) -> Stored:
+    """The same, if what every reader counts on is there. Raises ValueError."""
+    given, status = stored.given, stored.status
+    kinds: Dict[str, Any] = {"name": str, "file": str, "text": str, "submitter": dict, "t_submit": (int, float)}
+    for name, kind in kinds.items():
+        if not isinstance(given.get(name), kind):
+            raise ValueError(f"{name} of what was submitted is {given.get(name)!r:.50}")
+    if status is not None and not set(STATUS) <= set(status):
+        raise ValueError(f"the final status has only {', '.join(status) or 'nothing'}")
+    return stored
+
+
+def damaged(id: str, why: str) -> Stored:
+    """One of which nothing but its id can be trusted."""
+    given = {"name": id, "file": "", "text": "", "submitter": {}, "t_submit": 0.0, "version": ""}
+    return Stored(id, given, damaged=why)

@@ -79,7 +79,7 @@ NOT_YET: Dict[str, Tuple[str, ...]] = {
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
     "action": ("urgency", "grow", "shrink", "custom", "signal", "set"),
     "action key": ("parameters", "args", "data", "job"),
-    "limit": ("submit_rate",),
+    "limit": (),
 }
 
 
@@ -110,6 +110,8 @@ Repetitions = Annotated[int, Between(0, 1_000_000_000, ", or unlimited")]
 Urgency = Annotated[int, Between(0, 31)]
 #: seconds
 Duration = Annotated[float, As(units.duration, ({"type": "number", "minimum": 0}, _STRING))]
+#: a second
+Rate = Annotated[float, As(units.rate, ({"type": "number", "exclusiveMinimum": 0},))]
 Text = Annotated[str, As(units.text, (_STRING, _NUMBER))]
 #: a text that is not empty
 Filled = Annotated[str, As(units.filled, ({"type": "string", "minLength": 1}, _NUMBER))]
@@ -142,6 +144,7 @@ class Limits(_Model):
 
     max_jobs: Count = Field(100_000, description="jobs that may be submitted in all")
     max_active: Optional[Count] = Field(None, description="jobs that may be pending or running at a time")
+    submit_rate: Optional[Rate] = Field(None, description="jobs that may be submitted in a second")
     max_firings: Count = Field(100_000, description="firings of one rule that submits")
     max_failures: Optional[Share] = Field(
         None, description='failed jobs, as a number or as a share of the finished ones ("10%")'

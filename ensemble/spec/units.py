@@ -25,6 +25,13 @@ _DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds
 LONGEST = 1e9
 
 
+def rate(value: Any) -> float:
+    """A number a second, greater than 0. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1e6:
+        raise ValueError("expected a number a second, greater than 0 and at most 1000000")
+    return float(value)
+
+
 def duration(value: Any) -> float:
     """Seconds of a Flux Standard Duration (`30s`, `5m`, `1.5h`, `2d`, `100ms`) or of a number of seconds.
 

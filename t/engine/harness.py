@@ -354,7 +354,10 @@ class World:
             assert counts["active"] == engine.unfinished[group] >= counts["pending"] + counts["running"], where
             held = engine.held.waiting.get(group, 0)
             assert counts["active"] == held + sum(state in alive for state in states), where
-            assert counts["pending"] == sum(s in (life.PENDING, life.WITHDRAWN) for s in states), where
+            # a lost job stays pending until its next attempt has begun: that one waits, or was sent
+            again = sum(b.jobs for b in engine.held if b.group == group and b.attempt)
+            again += sum(job.state == life.SUBMITTING and job.key.attempt > 0 for job in jobs.values())
+            assert counts["pending"] == again + sum(s in (life.PENDING, life.WITHDRAWN) for s in states), where
             assert counts["running"] == sum(s == life.RUNNING for s in states), where
             assert all(job.group == group and engine.jobs[key] is job for key, job in jobs.items()), where
         assert sum(map(len, engine.group_jobs.values())) == len(engine.jobs)
@@ -369,6 +372,12 @@ class World:
         gone = {(row["rule"], row["firing"], row["index"], row["attempt"]) for row in rows}
         assert len(gone) == len(rows) == len(self.rows()), "a job has left twice, or without a result"
         assert len(rows) + len(engine.jobs) == engine.sent
+        for group, counts in engine.tally.counts.items():
+            ended = [row["result"] for row in rows if row["group"] == group]
+            ended += [j.result for j in engine.group_jobs[group].values() if j.result is not None]
+            assert counts["retried"] == ended.count("retried"), (group, counts, ended)
+            # one that waits to be tried again and is dropped has failed with its last attempt
+            assert counts["finished"] >= len(ended) - ended.count("retried"), (group, counts, ended)
         if engine.final is not None:
             assert not engine.jobs, "it has ended, and jobs are left"
             assert engine.t_end is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.engine.actions import Action, Cancel, Submit
 from ensemble.engine.events import Acknowledged, Event, JobEvent, Key, Refused
@@ -42,6 +42,8 @@ class FakeMember(Member):
     def __init__(self) -> None:
         self.t = T0
         self.opened: Dict[str, Tuple[Spec, Submitter, FrozenSet[str]]] = {}
+        #: known jobs and doubtful submissions of ensembles that were taken up again
+        self.recovered: Dict[str, Tuple[Dict[int, Key], List[Submit]]] = {}
         self.closed: List[str] = []
         self.performed: List[Tuple[str, Action]] = []
         self.timers: List[FakeTimer] = []
@@ -61,6 +63,11 @@ class FakeMember(Member):
         if self.fault is not None:
             raise MemberError(self.fault)
         self.opened[ensemble] = (spec, submitter, events)
+
+    def recover(self, ensemble: str, known: Mapping[int, Key], doubtful: Sequence[Submit]) -> None:
+        assert ensemble in self.opened
+        assert not self.started
+        self.recovered[ensemble] = (dict(known), list(doubtful))
 
     def perform(self, ensemble: str, action: Action) -> None:
         self.performed.append((ensemble, action))

@@ -184,7 +184,10 @@ def test_a_local_service_that_died_is_not_waited_for(serve: Serve, capsys: pytes
 
     service.answers["watch"] = die
     assert watch("--json") == 1
-    assert "has ended, and ensemble bcdfgh with it" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "has died, and the run of bcdfgh with it; 'ensemble resume bcdfgh' continues it"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 def test_a_service_that_has_forgotten(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,7 +206,8 @@ def test_submit_and_the_verbs(place: Place) -> None:
     assert place.run("status", "nope").returncode == 1
     assert json.loads(place.run("service", "status", "--json").stdout)["ensembles"] == 2
     assert place.run("service", "stop").returncode == 0
-    assert place.run("list").returncode == 1
+    assert place.run("service", "status").returncode == 1
+    assert json.loads(place.run("list", "--json").stdout)[1]["state"] == "cancelled", "its file outlives the service"
 
 
 def test_service_start_and_restart(place: Place) -> None:

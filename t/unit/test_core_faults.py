@@ -69,6 +69,7 @@ MALFORMED: Dict[str, List[Any]] = {
     "resume": [{"id": "chain", "limits": []}, {"id": "chain", "limits": 5}],
     "list": [[], {"all": True}],
     "stats": [5],
+    "purge": [{"ids": "chain"}, {"older_than": -1}, {"keep": -1}, {"keep": 1.5}, {"id": "chain"}],
     "quit": [{"now": True}],
 }  # fmt: skip
 
@@ -301,18 +302,25 @@ def test_frozen() -> None:
     assert any("ensembles left as they are: 1" in text for _, text in house.logged)
 
 
-def test_an_ensemble_that_is_stored_and_was_not_taken_up() -> None:
-    """The store has it without its end, and nothing drives it: each request is answered all the same."""
+def test_an_ensemble_that_cannot_be_brought_back_is_quarantined() -> None:
+    """The store has it without its end, and what was submitted is damaged: each request is answered all the same."""
     store = MemoryStore()
     store.create("bcdfgh", {"name": "old", "t_submit": T0}, lambda error: None)
+    store.create("bcdfgj", {"name": "hello", "file": "hello.yaml", "text": THREE, "submitter": {}, "t_submit": T0},
+                 lambda error: None)  # fmt: skip
     house = House(store)
-    for endpoint in ("status", "cancel", "pause", "resume"):
+    for endpoint in ("cancel", "pause", "resume"):
         number, sentence = house.ask(endpoint, {"id": "old"}).refusal
-        assert number in (errno.EINVAL, errno.EAGAIN)
+        assert number == errno.EINVAL
         assert "bcdfgh" in sentence
+    status = house.status("old")
+    assert status["state"] == "failed"
+    assert status["reason"].startswith("quarantined: it cannot be brought back")
     assert house.ask("jobs", {"id": "old"}).answer == {"jobs": [], "total": 0}
     assert house.watch("old").ended
-    assert house.ask("list").answer == {"ensembles": []}
+    assert [one["state"] for one in house.ask("list").answer["ensembles"]] == ["failed", "running"]
+    assert any("bcdfgh is quarantined" in text for _, text in house.logged)
+    assert len(house.member.keys("bcdfgj")) == 3, "the other one was kept, and its first event was not"
 
 
 def test_an_answer_to_a_caller_that_raises_is_no_harm() -> None:

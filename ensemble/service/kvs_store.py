@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: MIT
+"""The store in Flux's KVS: what was submitted outlives the service, and a restart of the instance. Imports flux.
+
+    ensemble.<id>.given            what was submitted, and the version of the form
+    ensemble.<id>.log.<n>          events and intents, lines of JSON: [number, event, intents]
+    ensemble.<id>.records.<seq>    records, lines of JSON; the key is the first one's seq
+    ensemble.<id>.rows.<n>         rows of ended jobs, lines of JSON; the key is the first one's place
+    ensemble.<id>.snapshot         {number, seq, state, log}: `log` is the first segment after it
+    ensemble.<id>.end              the final status
+
+Law of this file: one transaction at a time is on its way, for all ensembles together, and what comes meanwhile makes
+up the next one; so a busy instance pays one round trip for many events. Lines are appended, and a segment is closed
+after SEGMENT appends, because the KVS rewrites a key's list of blobs at every append. A transaction that fails is
+sent again until it is done; if it was done all the same, its lines stand there twice, and the numbers tell.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import syslog
+from collections import deque
+from itertools import islice
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import flux
+import flux.kvs
+from flux.core.inner import ffi, raw
+
+from ensemble.members.guard import guarded
+from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
+
+ROOT = "ensemble"
+#: version of the form; a greater one was written by a newer release
+FORMAT = 1
+#: never that of a job, which its environment names
+_NAMESPACE = "primary"
+#: appends to one key before the next is begun
+SEGMENT = 500
+#: records kept in memory of one ensemble, so that watchers need no look-up
+_RECENT = 2000
+#: seconds before a failed transaction is sent again: at first, at most
+_RETRY = (0.2, 10.0)
+#: bytes of one transaction; what is beyond waits for the next
+_BYTES = 4 << 20
+#: seconds given to `close` for what is on its way
+_LAST = 5.0
+
+_APPEND = 32
+_SYNC = 4
+
+
+class _Put(NamedTuple):
+    """One operation of a transaction. `value` None unlinks."""
+
+    key: str
+    value: Optional[str]
+    append: bool = False
+
+
+class _Change(NamedTuple):
+    """What goes into one transaction together, and who is told."""
+
+    puts: Tuple[_Put, ...]
+    done: Callable[[Optional[str]], None]
+    #: durable before it is done, and refused rather than tried again
+    sync: bool = False
+
+
+class _Segments:
+    """The keys of one kind of line of one ensemble, named by the number of their first line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: numbers of first lines, ascending
+        self.first: List[int] = []
+        self._appends = 0
+
+    def key(self, number: int) -> str:
+        """The key for a line of that number; a new one where the last is full."""
+        if not self.first or self._appends >= SEGMENT:
+            self.rotate(number)
+        self._appends += 1
+        return f"{self.path}.{self.first[-1]}"
+
+    def rotate(self, number: int) -> None:
+        if not self.first or self.first[-1] != number:
+            self.first.append(number)
+        self._appends = 0
+
+    def holding(self, number: int) -> Iterator[str]:
+        """Keys from the one that holds that number, in order."""
+        begin = 0
+        for place, first in enumerate(self.first):
+            if first <= number:
+                begin = place
+        for first in self.first[begin:]:
+            yield f"{self.path}.{first}"
+
+
+class _Kept:
+    """What the store knows of an ensemble without a look-up."""
+
+    def __init__(self, id: str) -> None:
+        self.path = f"{ROOT}.{id}"
+        self.log = _Segments(f"{self.path}.log")
+        self.records = _Segments(f"{self.path}.records")
+        self.rows = _Segments(f"{self.path}.rows")
+        self.recent: Deque[Dict[str, Any]] = deque(maxlen=_RECENT)
+        #: rows committed; and rows committed or on their way
+        self.row_count = 0
+        self.row_next = 0
+
+
+class KvsStore(Store):
+    """Keeps ensembles in the primary namespace of a Flux instance's KVS."""
+
+    def __init__(self, handle: flux.Flux, log: Callable[[int, str], None]) -> None:
+        """`log(level, text)` takes syslog levels."""
+        self._handle = handle
+        self._log = log
+        self._kept: Dict[str, _Kept] = {}
+        self._waiting: Deque[_Change] = deque()
+        self._sent: List[_Change] = []
+        self._delay = _RETRY[0]
+        self._timer: Any = None
+
+    # ---- writing
+
+    def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
+        kept = self._kept[id] = _Kept(id)
+
+        def created(error: Optional[str]) -> None:
+            if error is not None:
+                self._kept.pop(id, None)
+                # it may have been done all the same
+                self._change(_Change((_Put(kept.path, None),), lambda error: None))
+            done(error)
+
+        self._change(_Change((_Put(f"{kept.path}.given", _dumps({"format": FORMAT, **given})),), created, sync=True))
+
+    def commit(self, id: str, commit: Commit, done: Done) -> None:
+        kept = self._kept[id]
+        puts = [
+            _Put(kept.log.key(commit.number), _dumps([commit.number, commit.event, commit.intents]) + "\n", append=True)
+        ]
+        if commit.records:
+            lines = "".join(_dumps(record) + "\n" for record in commit.records)
+            puts.append(_Put(kept.records.key(commit.records[0]["seq"]), lines, append=True))
+        if commit.rows:
+            begin = kept.row_next
+            lines = "".join(_dumps([begin + place, row]) + "\n" for place, row in enumerate(commit.rows))
+            puts.append(_Put(kept.rows.key(begin), lines, append=True))
+            kept.row_next += len(commit.rows)
+
+        def committed(error: Optional[str]) -> None:
+            kept.recent.extend(commit.records)
+            kept.row_count += len(commit.rows)
+            done(error)
+
+        self._change(_Change(tuple(puts), committed))
+
+    def snapshot(self, id: str, snapshot: Snapshot) -> None:
+        kept = self._kept[id]
+        kept.log.rotate(snapshot.number + 1)
+        value = {**snapshot._asdict(), "log": snapshot.number + 1}
+        old = [f"{kept.log.path}.{first}" for first in kept.log.first[:-1]]
+        kept.log.first = kept.log.first[-1:]
+        puts = [_Put(f"{kept.path}.snapshot", _dumps(value)), *(_Put(key, None) for key in old)]
+        self._change(_Change(tuple(puts), lambda error: None))
+
+    def end(self, id: str, status: Optional[Dict[str, Any]], done: Done) -> None:
+        kept = self._kept[id]
+        value = None if status is None else _dumps(status)
+        if status is not None:
+            kept.recent = deque(list(kept.recent)[-50:], maxlen=_RECENT)
+        self._change(_Change((_Put(f"{kept.path}.end", value),), done))
+
+    def remove(self, id: str, done: Done) -> None:
+        self._kept.pop(id, None)
+        self._change(_Change((_Put(f"{ROOT}.{id}", None),), done))
+
+    def close(self) -> None:
+        """Wait a bounded time for the transaction on its way, and send one more with what waits."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        rest = [*self._sent, *self._waiting]
+        self._sent, self._waiting = [], deque()
+        if not rest:
+            return
+        try:
+            self._transact(rest).wait_for(_LAST)
+        except OSError as exc:
+            self._log(syslog.LOG_ERR, f"{len(rest)} changes could not be stored at the end: {exc}")
+
+    def _change(self, change: _Change) -> None:
+        self._waiting.append(change)
+        if not self._sent:
+            self._send()
+
+    def _send(self) -> None:
+        size = 0
+        while self._waiting and size < _BYTES:
+            # one that must be durable goes alone, so that its refusal refuses nothing else
+            if self._waiting[0].sync and self._sent:
+                break
+            change = self._waiting.popleft()
+            self._sent.append(change)
+            size += sum(len(put.value or "") for put in change.puts)
+            if change.sync:
+                break
+        self._again()
+
+    def _again(self) -> None:
+        self._timer = None
+        try:
+            future = self._transact(self._sent)
+        except OSError as exc:
+            self._failed(exc)
+            return
+        future.then(guarded(self._log, self._committed))
+
+    def _transact(self, changes: Iterable[_Change]) -> Any:
+        """One transaction of these changes; a future. Appends to one key become one."""
+        txn = flux.kvs.KVSTxn(self._handle)
+        merged: Dict[str, List[str]] = {}
+        sync = False
+        for change in changes:
+            sync = sync or change.sync
+            for put in change.puts:
+                if put.append:
+                    merged.setdefault(put.key, []).append(put.value or "")
+                    continue
+                if put.value is None:
+                    # appends come last in the transaction, and would bring back what is unlinked
+                    for key in [key for key in merged if key == put.key or key.startswith(f"{put.key}.")]:
+                        del merged[key]
+                    txn.unlink(put.key)
+                else:
+                    value = put.value.encode("utf-8", "surrogateescape")
+                    raw.flux_kvs_txn_put_raw(txn.txn, 0, put.key.encode(), value, len(value))
+        for key, lines in merged.items():
+            value = "".join(lines).encode("utf-8", "surrogateescape")
+            raw.flux_kvs_txn_put_raw(txn.txn, _APPEND, key.encode(), value, len(value))
+        return flux.kvs.commit_async(self._handle, _SYNC if sync else 0, _NAMESPACE, txn.txn)
+
+    def _committed(self, future: Any) -> None:
+        try:
+            future.get()
+        except OSError as exc:
+            self._failed(exc)
+            return
+        if self._delay != _RETRY[0]:
+            self._log(syslog.LOG_NOTICE, "the KVS takes changes again")
+        self._delay = _RETRY[0]
+        self._tell(None)
+
+    def _tell(self, error: Optional[str]) -> None:
+        """Tell those whose changes were sent what became of them, and send the next ones."""
+        sent, self._sent = self._sent, []
+        for change in sent:
+            # what one makes of it must not keep it from the others
+            guarded(self._log, change.done)(error)
+        if self._waiting and not self._sent:
+            self._send()
+
+    def _failed(self, exc: OSError) -> None:
+        if any(change.sync for change in self._sent):
+            self._tell(f"the KVS refused it ({exc.strerror or exc})")
+            return
+        if self._delay == _RETRY[0]:
+            self._log(
+                syslog.LOG_ERR,
+                f"the KVS refuses changes ({exc.strerror or exc}): ensembles stand still until it takes them",
+            )
+        self._timer = self._handle.timer_watcher_create(self._delay, guarded(self._log, lambda *_: self._again()))
+        self._timer.start()
+        self._delay = min(2 * self._delay, _RETRY[1])
+
+    # ---- reading
+
+    def load(self) -> Iterator[Stored]:
+        found = []
+        for id in self._list(ROOT):
+            try:
+                found.append(self._load(id))
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as exc:
+                self._kept[id] = _Kept(id)
+                found.append(damaged(id, f"its record in the KVS cannot be read ({exc})"))
+        found.sort(key=lambda stored: (stored.given.get("t_submit", 0.0), stored.id))
+        return iter(found)
+
+    def _load(self, id: str) -> Stored:
+        kept = self._kept[id] = _Kept(id)
+        given = self._json(f"{kept.path}.given")
+        if given is None:
+            raise ValueError("what was submitted is missing")
+        version = given.pop("format")
+        if version > FORMAT:
+            raise ValueError(f"a newer release wrote it in format {version}; this one reads up to {FORMAT}")
+        stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
+        snapshot = self._json(f"{kept.path}.snapshot")
+        for segments in (kept.log, kept.records, kept.rows):
+            segments.first = sorted(int(name) for name in self._list(segments.path))
+        if kept.records.first:
+            records = self._lines(f"{kept.records.path}.{kept.records.first[-1]}")
+            kept.recent.extend(_once(records, _seq))
+            stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
+            kept.records.rotate(stored.seq + 1)
+        if kept.rows.first:
+            rows = list(self._lines(f"{kept.rows.path}.{kept.rows.first[-1]}"))
+            kept.row_count = kept.row_next = rows[-1][0] + 1
+            kept.rows.rotate(kept.row_count)
+        if stored.status is not None and stored.status["state"] != "halted":
+            return stored
+        number = 0
+        if snapshot is not None:
+            stored.snapshot = Snapshot(snapshot["number"], snapshot["seq"], snapshot["state"])
+            number = snapshot["number"]
+        for first in kept.log.first:
+            for line in self._lines(f"{kept.log.path}.{first}"):
+                if line[0] == number + 1:
+                    number += 1
+                    stored.events.append((number, line[1]))
+                elif line[0] > number + 1:
+                    raise ValueError(f"event {number + 1} is missing from the log")
+        kept.log.rotate(number + 1)
+        return stored
+
+    def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
+        kept = self._kept.get(id)
+        if kept is None or start >= kept.row_count:
+            return []
+        count = kept.row_count
+        found = (row for place, row in self._numbered(kept.rows.holding(start), _place) if start <= place < count)
+        return list(islice(found, max))
+
+    def row_count(self, id: str) -> int:
+        kept = self._kept.get(id)
+        return kept.row_count if kept else 0
+
+    def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
+        kept = self._kept.get(id)
+        if kept is None or not kept.recent:
+            return []
+        if kept.recent[0]["seq"] <= since + 1:
+            return recent(kept.recent, since, max)
+        last = kept.recent[-1]["seq"]
+        lines = self._numbered(kept.records.holding(since + 1), _seq)
+        return list(islice((record for record in lines if since < record["seq"] <= last), max))
+
+    def _numbered(self, keys: Iterable[str], number: Callable[[Any], int]) -> Iterator[Any]:
+        """The lines of these keys that can be read, each once."""
+        last = -1
+        for key in keys:
+            try:
+                for line in _once(self._lines(key), number):
+                    if number(line) > last:
+                        last = number(line)
+                        yield line
+            except (ValueError, TypeError, KeyError, IndexError) as exc:
+                self._log(syslog.LOG_ERR, f"{key} cannot be read to its end ({exc!r}): the rest of it is left out")
+
+    def _json(self, key: str) -> Any:
+        text = self._lookup(key)
+        return None if text is None else json.loads(text)
+
+    def _lines(self, key: str) -> Iterator[Any]:
+        for line in (self._lookup(key) or "").splitlines():
+            yield json.loads(line)
+
+    def _lookup(self, key: str) -> Optional[str]:
+        """The value of a key, None where there is none."""
+        future = raw.flux_kvs_lookup(self._handle.handle, _NAMESPACE.encode(), 0, key.encode())
+        try:
+            value = ffi.new("void **")
+            size = ffi.new("size_t *")
+            raw.flux_kvs_lookup_get_raw(future, value, size)
+            return bytes(ffi.buffer(value[0], size[0])).decode("utf-8", "surrogateescape") if size[0] else ""
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return None
+            raise
+        finally:
+            raw.flux_future_destroy(future)
+
+    def _list(self, path: str) -> List[str]:
+        """The names in a directory; none where there is no such directory. Raises OSError."""
+        try:
+            return list(flux.kvs.get_dir(self._handle, path, namespace=_NAMESPACE))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return []
+            raise
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _once(lines: Iterable[Any], number: Callable[[Any], int]) -> Iterator[Any]:
+    """Those whose number is greater than all before: a transaction that was sent twice may stand there twice."""
+    last = -1
+    for line in lines:
+        if number(line) > last:
+            last = number(line)
+            yield line
+
+
+def _seq(record: Any) -> int:
+    return int(record["seq"])
+
+
+def _place(line: Any) -> int:
+    return int(line[0])

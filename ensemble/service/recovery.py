@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Bringing an ensemble back from what the store holds: after a crash or reload of the service, or a restart of Flux.
+
+Law of this file: first the snapshot, then the log in the order in which its events were consumed; that gives the
+engine as it was, and causes nothing, since what those events caused was kept with them. Then the member is told of
+the jobs that had not ended and of the submissions that may not have been sent; what it has to tell comes as events
+like all others. What cannot be brought back is quarantined, and hurts nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Dict
+
+from ensemble.engine.actions import Cancel, Cause, Kill, Submit
+from ensemble.engine.engine import Engine
+from ensemble.engine.events import from_json
+from ensemble.engine.jobs import FATAL, PENDING, RUNNING
+from ensemble.engine.snapshot import restore
+from ensemble.errors import RecordError, TransitionError
+from ensemble.members.base import Member, Submitter
+from ensemble.service.running import SHOWN, Running
+from ensemble.service.store import Stored
+from ensemble.spec.load import load
+
+_CAUSE = Cause(None, 0, "asked for before the service was restarted")
+
+
+def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str, Any]], Running]) -> Running:
+    """The ensemble where it was, made known to a member that has not started yet. `drive` puts an engine to work.
+
+    Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
+    """
+    spec = load(stored.given["text"], stored.given["file"]).spec
+    snapshot = stored.snapshot
+    engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
+    if engine.id != stored.id:
+        raise RecordError(f"the snapshot is that of ensemble {engine.id}")
+    running = drive(engine, stored.given)
+    running.number = snapshot.number if snapshot is not None else 0
+    running.seq = stored.seq
+    for number, record in stored.events:
+        running.number = number
+        if record:
+            with contextlib.suppress(TransitionError):
+                engine.handle(from_json(record))
+    doubtful = [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None]
+    running.unanswered.update(one.key for one in doubtful)
+    member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+    member.recover(stored.id, {job.id: key for key, job in engine.jobs.items() if job.id is not None}, doubtful)
+    return running
+
+
+def take_up(running: Running, member: Member) -> None:
+    """Once the member delivers: do again what may not have been done."""
+    for name, at in list(running.engine.timers.items()):
+        running.set_timer(name, at)
+    for job in list(running.engine.jobs.values()):
+        if job.id is None or job.state not in (PENDING, RUNNING):
+            continue
+        if job.doomed:
+            member.perform(running.id, Cancel(job.id, _CAUSE))
+        elif job.state == RUNNING and job.killed in FATAL:
+            member.perform(running.id, Kill(job.id, job.killed, _CAUSE))
+
+
+def damaged_status(stored: Stored) -> Dict[str, Any]:
+    """STATUS of an ensemble whose record cannot be read."""
+    return {
+        "id": stored.id,
+        "name": stored.given["name"],
+        "state": "failed",
+        "reason": f"quarantined: {stored.damaged}",
+        "t_submit": stored.given["t_submit"],
+        "t_end": None,
+        "jobs": dict.fromkeys(SHOWN, 0),
+        "groups": {},
+        "metrics": {},
+        "rules": [],
+        "variables": {},
+    }

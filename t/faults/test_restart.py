@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""The instance itself goes down, or a part of it: what it took with it is made good, and nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, Set, Tuple
+
+import pytest
+
+from t.faults.counting import CHAINS, GROUPS, Count, ask, connect, deaths, dying, keys, submit
+from t.flux.processes import gone, until
+from t.flux_instance import FluxInstance, running
+
+pytestmark = [pytest.mark.flux, pytest.mark.slow, pytest.mark.timeout(600)]
+
+#: the heads run long enough to be met by a shutdown
+LONG = CHAINS.replace("command: sleep 0.2, count: 20", "command: sleep 6, count: 8")
+LONG_GROUPS = dict.fromkeys("abcde", 8)
+
+
+def intents(instance: Any, id: str) -> Tuple[Set[str], Set[str]]:
+    """The keys that the log says were to be submitted: before the last time that the instance went down, and after."""
+    from ensemble.service.kvs_store import KvsStore
+
+    store = KvsStore(connect(instance), lambda level, text: None)
+    (stored,) = [stored for stored in store.load() if stored.id == id]
+    assert stored.snapshot is None, "a snapshot hides the log"
+    before: Set[str] = set()
+    after: Set[str] = set()
+    for first in store._kept[id].log.first:
+        for _, event, caused in store._lines(f"ensemble.{id}.log.{first}"):
+            if event and event[1] == "Frozen":
+                before |= after
+                after = set()
+            after |= {intent for intent in caused if "/" in intent}
+    assert before, "the shutdown was not seen"
+    return before, after
+
+
+def progress(instance: Any, id: str) -> int:
+    return int(ask(instance, "status", {"id": id})["jobs"]["finished"])
+
+
+def test_clean_restarts_of_the_instance(tmp_path: Path) -> None:
+    """Three instances, one after the other, over one KVS: what a shutdown cancels is tried again after the restart."""
+    options = [f"-Sstatedir={tmp_path / 'state'}"]
+    (tmp_path / "state").mkdir()
+    cancelled = 0
+    with running(options=options) as instance, dying(instance, tmp_path / "1", []):
+        id = submit(instance, LONG)
+        until(lambda: progress(instance, id) >= 2, "some progress")
+        assert instance.stop() == 0
+    for round in (2, 3):
+        with running(options=options) as instance:
+            before, after = intents(instance, id)
+            assert after == set(), "something was to be submitted while the instance went down"
+            assert keys(instance).keys() <= before
+            with dying(instance, tmp_path / str(round), []):
+                if round == 2:
+                    cancelled = int(Count.retried_now(instance, id))
+                    assert cancelled, "the shutdown has cancelled nothing that is tried again"
+                    until(lambda i=instance: progress(i, id) >= 4, "some progress")
+                    assert instance.stop() == 0
+                    continue
+                count = Count(instance, id, LONG_GROUPS)
+                print(f"restart: 2 faults, lost {count.lost}, doubled {len(count.doubled)}, retried {count.retried}")
+                count.check(LONG_GROUPS)
+                assert count.retried >= cancelled
+                again = [ids[0] for key, ids in count.keys.items() if not key.endswith("/0")]
+                assert len(again) == count.retried
+
+
+def test_the_service_dies_in_the_shutdown(tmp_path: Path) -> None:
+    """Killed as the instance goes down: it cannot say that it did, and the jobs of the shutdown are told of later."""
+    options = [f"-Sstatedir={tmp_path / 'state'}"]
+    (tmp_path / "state").mkdir()
+    with running(options=options) as instance, dying(instance, tmp_path / "1", []) as process:
+        id = submit(instance, LONG)
+        until(lambda: progress(instance, id) >= 2, "some progress")
+        os.kill(process.pid, signal.SIGKILL)
+        pid = ask(instance, "stats", {})["pid"]
+        os.kill(pid, signal.SIGKILL)
+        gone(pid)
+        assert instance.stop() == 0
+    with running(options=options) as instance, dying(instance, tmp_path / "2", []):
+        count = Count(instance, id, LONG_GROUPS)
+        print(f"killed, then restart: 2 faults, lost {count.lost}, doubled {len(count.doubled)}")
+        count.check(LONG_GROUPS)
+
+
+def reload(instance: FluxInstance, module: str) -> None:
+    """Reload a module, and those that cannot do without it."""
+    if module == "job-ingest":
+        instance.run("flux", "module", "reload", "-f", module)
+        return
+    for name in ("sched-simple", "job-exec", "job-list", "job-manager"):
+        instance.run("flux", "module", "remove", "-f", name)
+    for name in ("job-manager", "job-list", "job-exec", "sched-simple"):
+        instance.run("flux", "module", "load", name)
+    instance.run("flux", "queue", "start", "--all", "--quiet", check=False)
+
+
+@pytest.mark.parametrize("die", [False, True], ids=["alone", "with the service"])
+@pytest.mark.parametrize("module", ["job-manager", "job-ingest"])
+def test_a_module_of_flux_is_reloaded_in_mid_run(tmp_path: Path, module: str, die: bool) -> None:
+    points = ["after-send 12"] if die else []
+    with running() as instance, dying(instance, tmp_path, points):
+        id = submit(instance, CHAINS)
+        for finished in (5, 40):
+            until(lambda finished=finished: progress(instance, id) >= finished, "some progress")
+            reload(instance, module)
+        count = Count(instance, id, GROUPS)
+        print(f"{module} reloaded: {2 + die} faults, lost {count.lost}, doubled {len(count.doubled)}")
+        assert deaths(tmp_path) == [point.split()[0] for point in points]
+        count.check(GROUPS)
+        assert len(keys(instance)) >= 100

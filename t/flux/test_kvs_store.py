@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The store in the KVS keeps its promise, also while the KVS does not take changes, and past damaged records."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from typing import Any, Callable, Iterator, List, Tuple
+
+import pytest
+
+from ensemble.service import kvs_store
+from ensemble.service.kvs_store import KvsStore
+from ensemble.service.store import Snapshot, Store
+from t.unit.store_promise import Promise, Shop, all_records, all_rows, commit, given, status
+
+pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
+PATIENCE = 60.0
+
+
+class KvsShop(Shop):
+    def __init__(self, instance: Any) -> None:
+        import flux
+
+        self.handle = flux.Flux(instance.uri)
+        self.logged: List[Tuple[int, str]] = []
+        self.store: Store = self._open()
+
+    def _open(self) -> KvsStore:
+        return KvsStore(self.handle, lambda level, text: self.logged.append((level, text)))
+
+    def reopen(self, clean: bool = True) -> Store:
+        if clean:
+            self.store.close()
+        self.store = self._open()
+        list(self.store.load())
+        return self.store
+
+    def settle(self, condition: Callable[[], Any]) -> None:
+        from flux.core.inner import lib
+
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, "it does not happen"
+            self.handle.reactor_run(flags=lib.FLUX_REACTOR_NOWAIT)
+            time.sleep(0.0005)
+
+    def put(self, key: str, value: Any) -> None:
+        """Write a key as it stands there; None unlinks it."""
+        from flux.core.inner import raw
+        from flux.kvs import KVSTxn
+
+        txn = KVSTxn(self.handle)
+        if value is None:
+            txn.unlink(key)
+        else:
+            data = value.encode()
+            raw.flux_kvs_txn_put_raw(txn.txn, 0, key.encode(), data, len(data))
+        txn.commit()
+
+
+@pytest.fixture
+def shop(flux_instance: Any) -> Iterator[KvsShop]:
+    shop = KvsShop(flux_instance)
+    yield shop
+    shop.store.close()
+    shop.put("ensemble", None)
+
+
+class TestPromise(Promise):
+    """Of the store in the KVS."""
+
+
+def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
+    shop.create("bbb")
+    shop.commit("bbb", *range(1, 96))
+    assert isinstance(shop.store, KvsStore)
+    assert len(shop.store._list("ensemble.bbb.log")) == 10
+    assert len(shop.store._list("ensemble.bbb.rows")) == len(shop.store._list("ensemble.bbb.records")) == 10
+    monkeypatch.setattr(kvs_store, "_RECENT", 5)
+    shop.reopen()
+    whole = list(range(1, 96))
+    assert all_rows(shop.store, "bbb", 7) == all_records(shop.store, "bbb", 7) == whole
+    for begin in range(0, 95, 9):
+        assert [one["index"] for one in shop.store.rows("bbb", begin, 3)] == whole[begin : begin + 3]
+        assert [one["seq"] for one in shop.store.records("bbb", begin, 3)] == whole[begin : begin + 3]
+    shop.store.snapshot("bbb", Snapshot(95, 95, {}))
+    shop.commit("bbb", 96)
+    assert shop.store._list("ensemble.bbb.log") == ["96"]
+
+
+class Faults:
+    """Transactions that fail: before the KVS has them, or after it has done them all the same."""
+
+    def __init__(self, store: KvsStore, after: bool, times: int) -> None:
+        self.left = times
+        self._plain = store._transact
+        self._after = after
+        store._transact = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, changes: Any) -> Any:
+        if not self.left:
+            return self._plain(changes)
+        self.left -= 1
+        if self._after:
+            self._plain(changes).get()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "done all the same"])
+def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(shop: KvsShop, monkeypatch: Any, after: bool) -> None:
+    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
+    shop.reopen()
+    shop.create("bbb")
+    shop.create("ccc")
+    shop.commit("bbb", 1, 2)
+    assert isinstance(shop.store, KvsStore)
+    faults = Faults(shop.store, after, 4)
+    said: List[Any] = []
+    for number in (3, 4, 5):
+        shop.store.commit("bbb", commit(number), said.append)
+        shop.store.commit("ccc", commit(number - 2), said.append)
+    assert said == [], "nothing may happen before it is kept"
+    shop.settle(lambda: len(said) == 6)
+    assert faults.left == 0
+    assert said == [None] * 6
+    refused = [text for _, text in shop.logged if "refuses changes" in text]
+    assert len(refused) == 1, "told once"
+    assert any("takes changes again" in text for _, text in shop.logged)
+    for _ in range(2):
+        assert all_rows(shop.store, "bbb", 2) == all_records(shop.store, "bbb", 2) == [1, 2, 3, 4, 5]
+        assert all_rows(shop.store, "ccc", 2) == [1, 2, 3]
+        loaded = shop.loaded()
+        assert [number for number, _ in loaded["bbb"].events] == [1, 2, 3, 4, 5]
+        assert shop.store.row_count("bbb") == 5
+    faults = Faults(shop.store, after, 3)
+    shop.store.snapshot("bbb", Snapshot(5, 5, {}))
+    shop.commit("bbb", 6, 7)
+    shop.wait(lambda done: shop.store.end("bbb", status("halted"), done))
+    assert faults.left == 0
+    stored = shop.loaded()["bbb"]
+    assert (stored.snapshot, [n for n, _ in stored.events]) == (Snapshot(5, 5, {}), [6, 7])
+    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "done all the same"])
+def test_an_ensemble_that_cannot_be_created_is_not_kept(shop: KvsShop, after: bool) -> None:
+    assert isinstance(shop.store, KvsStore)
+    Faults(shop.store, after, 1)
+    said: List[Any] = []
+    shop.store.create("bbb", given(), said.append)
+    shop.settle(lambda: said)
+    assert "No space left" in said[0]
+    shop.create("ccc")
+    shop.commit("ccc", 1)
+    assert list(shop.loaded()) == ["ccc"]
+
+
+def test_one_who_is_told_and_breaks_keeps_it_from_nobody(shop: KvsShop) -> None:
+    shop.create("bbb")
+
+    def broken(error: Any) -> None:
+        raise RuntimeError("broken")
+
+    said: List[Any] = []
+    for number in (1, 2, 3, 4):
+        shop.store.commit("bbb", commit(number), broken if number in (1, 3) else said.append)
+    shop.settle(lambda: len(said) == 2)
+    assert any("broken" in text for _, text in shop.logged)
+    shop.commit("bbb", 5)
+    assert [number for number, _ in shop.loaded()["bbb"].events] == [1, 2, 3, 4, 5]
+
+
+def newer(shop: KvsShop) -> Tuple[str, Any]:
+    return "given", json.dumps({"format": 99, **given()})
+
+
+DAMAGE = {
+    "no JSON": ("given", "{"),
+    "no object": ("given", "[]"),
+    "nothing submitted": ("given", None),
+    "no name": ("given", json.dumps({"format": 1, "text": "x"})),
+    "a newer format": ("given", json.dumps({"format": 99, **given()})),
+    "an event": ("log.1", '[1,[1,"x"],[]]\n[2,[1,\n[3,[1,"x"],[]]\n'),
+    "a gap": ("log.1", '[1,[1,"x"],[]]\n[3,[1,"x"],[]]\n'),
+    "a strange key": ("log.x", "1"),
+    "a directory": ("snapshot.x", "1"),
+    "a snapshot": ("snapshot", '{"number": 1}'),
+    "the last rows": ("rows.0", "[0"),
+    "the last records": ("records.1", '{"seq"'),
+    "the end": ("end", '{"state": "complete"}'),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_record_is_quarantined_and_hurts_no_other(shop: KvsShop, name: str) -> None:
+    for id in ("bbb", "ccc", "ddd"):
+        shop.create(id)
+        shop.commit(id, 1, 2, 3)
+    key, value = DAMAGE[name]
+    shop.put(f"ensemble.ccc.{key}", value)
+    loaded = shop.loaded()
+    assert {id for id, stored in loaded.items() if stored.damaged} == {"ccc"}
+    if name == "a newer format":
+        assert "format 99" in loaded["ccc"].damaged
+    assert shop.store.rows("ccc", 0, 10) == shop.store.records("ccc", 0, 10) == []
+    for id in ("bbb", "ddd"):
+        assert [number for number, _ in loaded[id].events] == [1, 2, 3]
+        shop.commit(id, 4)
+        assert all_rows(shop.store, id, 10) == all_records(shop.store, id, 10) == [1, 2, 3, 4]
+    shop.wait(lambda done: shop.store.remove("ccc", done))
+    assert set(shop.loaded()) == {"bbb", "ddd"}
+
+
+def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_store, "SEGMENT", 3)
+    shop.create("bbb")
+    shop.commit("bbb", *range(1, 8))
+    shop.put("ensemble.bbb.rows.0", "[0,{")
+    loaded = shop.loaded()
+    assert loaded["bbb"].damaged is None
+    assert all_rows(shop.store, "bbb", 10) == [4, 5, 6, 7]
+    assert any("rows.0 cannot be read" in text for _, text in shop.logged)
+
+
+def test_it_is_the_primary_namespace_also_within_a_job(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setenv("FLUX_KVS_NAMESPACE", "job-1234")
+    shop.create("bbb")
+    shop.commit("bbb", 1)
+    monkeypatch.delenv("FLUX_KVS_NAMESPACE")
+    assert [number for number, _ in shop.loaded()["bbb"].events] == [1]
+    monkeypatch.setenv("FLUX_KVS_NAMESPACE", "job-1234")
+    assert list(shop.loaded()) == ["bbb"]
+
+
+def test_a_store_that_is_closed_keeps_what_was_on_its_way(shop: KvsShop) -> None:
+    shop.create("bbb")
+    for number in range(1, 11):
+        shop.store.commit("bbb", commit(number), lambda error: None)
+    assert [number for number, _ in shop.loaded(clean=True)["bbb"].events] == list(range(1, 11))
+    assert all_rows(shop.store, "bbb", 3) == list(range(1, 11))
