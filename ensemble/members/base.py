@@ -73,10 +73,10 @@ class Member(ABC):
         """
 
     @abstractmethod
-    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service: between `open` and `start`, once for each such ensemble.
 
-        `known` are its jobs that had not ended when it was last heard of; of each `doubtful` submission it is not
+        `known` are its jobs that had not ended when it was last heard of, at `t`; of each `doubtful` submission it is not
         known whether it was sent. After `start` the member delivers the events that it has of those jobs (all, or
         those it thinks new), then `Lost` for a known job that it has no longer; for each doubtful one
         `Acknowledged`, `Refused` or `InDoubt`, submitting it where it is certain that it was not; and at last, once

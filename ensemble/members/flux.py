@@ -121,7 +121,7 @@ class FluxMember(Member):
         self._requests.open(ensemble)
         self._journal.open(ensemble, events)
 
-    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service, whose name this process has registered by now.
 
         The broker has then read all that the dead one sent, so that an inquiry after the doubtful ones tells.
@@ -129,9 +129,10 @@ class FluxMember(Member):
         self._known[ensemble] = dict(known)
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
-            self._requests.doubt(
-                ensemble, one.key, self._template(ensemble, self._open[ensemble], one.group, one.set, one.overrides)
-            )
+            made = self._template(ensemble, self._open[ensemble], one.group, one.set, one.overrides)
+            self._requests.doubt(ensemble, one.key, made, t)
+        if doubtful:
+            self._journal.witness(t)
 
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""

@@ -128,6 +128,9 @@ class Journal:
         self._ended_ids: Set[int] = set()
         #: output files of the jobs that ended last
         self._outputs: collections.OrderedDict[int, str] = collections.OrderedDict()
+        #: the earliest end of a job in the past, looked for until one is before the second time
+        self._first_end = float("inf")
+        self._witness_before = float("-inf")
         self._backoff = _BACKOFF[0]
         self._lost_since: Optional[float] = None
         self._text = ffi.new("char *[1]")
@@ -155,6 +158,14 @@ class Journal:
         """Before `start`: of the past, pass on the events of these jobs and of those with these keys."""
         self._open[ensemble].ids = ids
         self._open[ensemble].keys = keys
+
+    def witness(self, t: float) -> None:
+        """Before `start`: look in the past for a job of anybody's that ended before `t`."""
+        self._witness_before = t if self._witness_before < 0 else min(t, self._witness_before)
+
+    def whole_since(self, t: float) -> bool:
+        """Is a job there that ended before `t`? The oldest are purged first, so none that ended later was purged."""
+        return self._first_end < t
 
     def close(self, ensemble: str) -> None:
         """Pass on nothing more of this ensemble."""
@@ -308,6 +319,8 @@ class Journal:
         if text.startswith(b'{"id":'):
             id = int(text[6 : text.index(b",", 6)])
             if id not in self._known and id not in (-1, _NOBODY) and b'"ensemble"' not in text:
+                if self._first_end >= self._witness_before and b'"clean"' in text:
+                    self._note_end(json.loads(text)["events"])
                 return
         data = json.loads(text)
         if data["id"] in (-1, _NOBODY):
@@ -341,6 +354,8 @@ class Journal:
 
     def _record(self, tag: int, data: Dict[str, Any]) -> None:
         id, events = data["id"], data["events"]
+        if self._first_end >= self._witness_before:
+            self._note_end(events)
         job = self._known.get(id) or self._adopt(id, events, data.get("jobspec"))
         if job is None:
             return
@@ -356,6 +371,10 @@ class Journal:
                 self._pass_on(job, event, self._sink)
             elif t > job.last:
                 self._past.append((t, len(self._past), id, job, event))
+
+    def _note_end(self, events: List[Dict[str, Any]]) -> None:
+        ends = [entry["timestamp"] for entry in events if entry["name"] == "clean"]
+        self._first_end = min([self._first_end, *ends])
 
     def _pass_on(self, job: _Job, event: JobEvent, sink: Callable[[str, JobEvent], None]) -> None:
         job.last = max(job.last, event.t)

@@ -26,7 +26,7 @@ from flux.core.inner import ffi, lib
 from flux.future import Future
 
 from ensemble.engine.actions import Cancel, Kill
-from ensemble.engine.events import Acknowledged, ActionDone, Event, Key, Refused
+from ensemble.engine.events import Acknowledged, ActionDone, Event, InDoubt, Key, Refused
 from ensemble.members.flux_facts import f58
 from ensemble.members.flux_inquiry import Inquiry
 from ensemble.members.flux_jobspec import Template
@@ -48,12 +48,14 @@ _LONGEST_NOTE = 200
 
 
 class _Submission:
-    __slots__ = ("ensemble", "id", "key", "template")
+    __slots__ = ("ensemble", "id", "key", "since", "template")
 
-    def __init__(self, ensemble: str, key: Key, template: Template) -> None:
+    def __init__(self, ensemble: str, key: Key, template: Template, since: Optional[float] = None) -> None:
         self.ensemble = ensemble
         self.key = key
         self.template = template
+        #: an earlier service may have sent it, after this time
+        self.since = since
         #: the job, once the journal has shown it
         self.id: Optional[int] = None
 
@@ -89,6 +91,8 @@ class Requests:
         #: those without an answer; the first `_asked` of them were so before the inquiry that is under way
         self._aside: List[_Submission] = []
         self._asked = 0
+        #: jobs that Flux has purged so far; None while it was not asked
+        self._purged: Optional[int] = None
         #: there is something set aside, and an inquiry is arranged or under way
         self._holding = False
         self._backoff = _BACKOFF[0]
@@ -120,9 +124,12 @@ class Requests:
         self._acts.append((ensemble, action))
         self._pump()
 
-    def doubt(self, ensemble: str, key: Key, template: Template) -> None:
-        """A submission of which an earlier service does not tell whether it was sent: find out, then send or not."""
-        submission = _Submission(ensemble, key, template)
+    def doubt(self, ensemble: str, key: Key, template: Template, since: float) -> None:
+        """A submission of which an earlier service does not tell whether it was sent: find out, then send or not.
+
+        The ensemble was last heard of at `since`. Where its job may have been purged after that, nobody can tell.
+        """
+        submission = _Submission(ensemble, key, template, since)
         self._unanswered[key] = submission
         self._aside.append(submission)
         if not self._holding:
@@ -225,17 +232,33 @@ class Requests:
 
     def _inquire(self) -> None:
         self._asked = len(self._aside)
+        if self._purged is None and any(submission.since is not None for submission in self._aside):
+            self._handle.rpc("job-list.job-stats", {}).then(guarded(self._log, self._counted), timeout=_PATIENCE)
         self._inquiry.begin()
+
+    def _counted(self, future: Any) -> None:
+        try:
+            self._purged = int(future.get()["inactive_purged"])
+        except (OSError, KeyError, TypeError, ValueError) as exc:
+            self._log(syslog.LOG_WARNING, f"it cannot be told whether jobs were purged ({exc}): asking again")
+
+    def _may_be_purged(self, submission: _Submission) -> bool:
+        return submission.since is not None and bool(self._purged) and not self._journal.whole_since(submission.since)
 
     def _inquired(self, known: bool) -> None:
         """An inquiry has ended; if all is known, what the journal has not shown does not exist."""
         if self._stopped:
             return
+        known = known and (self._purged is not None or all(one.since is None for one in self._aside))
         asked = self._asked if known else 0
         again = []
         for submission in self._aside[:asked]:
             if submission.id is not None:
                 self._acknowledge(submission, submission.id)
+            elif self._may_be_purged(submission):
+                self._unanswered.pop(submission.key, None)
+                reason = "jobs were purged while the service was down, and whether this one ran cannot be told"
+                self._post(submission.ensemble, InDoubt(self._clock(), submission.key, reason))
             else:
                 self._unanswered.pop(submission.key, None)
                 again.append(submission)

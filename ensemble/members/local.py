@@ -128,7 +128,7 @@ class LocalMember(Member):
     def close(self, ensemble: str) -> None:
         self._ensembles.pop(ensemble, None)
 
-    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up an earlier service's ensemble: its processes died with it, so what ran is lost, and told so."""
         self._recovering.append((ensemble, tuple(known), tuple(doubtful)))
         self.skip(max(known, default=0))

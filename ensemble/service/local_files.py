@@ -47,7 +47,7 @@ class _NoQueue(Member):
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
         return
 
-    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit]) -> None:
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         return
 
     def perform(self, ensemble: str, action: Action) -> None:

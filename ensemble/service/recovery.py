@@ -47,7 +47,8 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     doubtful = [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
-    member.recover(stored.id, {job.id: key for key, job in engine.jobs.items() if job.id is not None}, doubtful)
+    known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
+    member.recover(stored.id, known, doubtful, engine.t)
     return running
 
 

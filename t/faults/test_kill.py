@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from t.faults.counting import CHAINS, GROUPS, Count, ask, deaths, dying, submit
+from ensemble.errors import NoService, ServiceError
+from t.faults.counting import CHAINS, GROUPS, Count, ask, deaths, dying, ended, keys, request, submit
 from t.flux.processes import gone, until
+from t.flux_instance import running
 
 pytestmark = [pytest.mark.flux, pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 20261122
@@ -35,6 +38,42 @@ def test_killed_at_a_point(flux_instance: Any, tmp_path: Path, name: str) -> Non
         assert deaths(tmp_path) == [point.split()[0] for point in POINTS[name]], "it did not die as planned"
         print(f"{name}: {len(POINTS[name])} faults, lost {count.lost}, doubled {len(count.doubled)}")
         count.check(GROUPS)
+
+
+@pytest.mark.parametrize("purged", ["all", "older ones", "none"])
+def test_jobs_purged_while_the_service_was_down(tmp_path: Path, purged: str) -> None:
+    """A submission was sent, its job has ended, and Flux has forgotten it: nobody can tell, so a person has to look."""
+    text = "jobs: [{name: a, command: 'true', count: 5}]\nrules: [{trigger: start, action: {name: submit, label: a}}]\n"
+    with running() as instance, dying(instance, tmp_path, ["after-send 3"]) as process:
+        if purged == "older ones":
+            instance.run("flux", "run", "true")
+            instance.run("flux", "run", "true")
+            instance.run("flux", "job", "purge", "--force", "--num-limit=1")
+        id = submit_held(instance, process.pid, text, tmp_path)
+        instance.run("flux", "queue", "idle")
+        assert len(keys(instance)) == 3
+        # the oldest go first, so one that is older than the service's end shows that no later one is gone
+        instance.run("flux", "job", "purge", "--force", "--num-limit=0" if purged == "all" else "--num-limit=1000")
+        os.kill(process.pid, signal.SIGCONT)
+        status = ended(instance, id)
+        if purged != "all":
+            assert status["state"] == "complete"
+            assert sorted(map(len, keys(instance).values())) == [1] * 5
+            return
+        assert status["state"] == "halted"
+        assert "in doubt" in status["reason"]
+        assert keys(instance) == {}, "none was submitted again"
+        ask(instance, "resume", {"id": id})
+        assert ended(instance, id)["state"] in ("failed", "complete")
+        assert keys(instance) == {}
+
+
+def submit_held(instance: Any, supervisor: int, text: str, folder: Path) -> str:
+    """Submit an ensemble whose service dies over it; its supervisor is stopped, so that none comes after it."""
+    os.kill(supervisor, signal.SIGSTOP)
+    with contextlib.suppress(ServiceError, NoService):
+        return str(request(instance, "submit", {"text": text, "submitter": {}})["id"])
+    raise AssertionError("it died before it answered")
 
 
 def test_killed_at_random_moments(flux_instance: Any, tmp_path: Path) -> None:

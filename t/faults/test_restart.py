@@ -97,7 +97,11 @@ def reload(instance: FluxInstance, module: str) -> None:
         instance.run("flux", "module", "reload", "-f", module)
         return
     for name in ("sched-simple", "job-exec", "job-list", "job-manager"):
-        instance.run("flux", "module", "remove", "-f", name)
+        # it refuses now and then, where it is asked in the middle of a message
+        until(
+            lambda name=name: instance.run("flux", "module", "remove", "-f", name, check=False).returncode == 0,
+            f"the removal of {name}",
+        )
     for name in ("job-manager", "job-list", "job-exec", "sched-simple"):
         instance.run("flux", "module", "load", name)
     instance.run("flux", "queue", "start", "--all", "--quiet", check=False)

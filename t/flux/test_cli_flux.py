@@ -265,3 +265,24 @@ def test_the_installed_bindings_are_used_where_the_environment_has_none(inside: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == wanted
+
+
+def test_purge(inside: Inside) -> None:
+    ended = json.loads(inside.run("submit", "--json", inside.write(TWO_STEPS)).stdout)["id"]
+    assert inside.run("watch", ended).returncode == 0
+    active = json.loads(inside.run("submit", "--json", inside.write(LONG)).stdout)["id"]
+
+    def listed() -> List[str]:
+        return [one["id"] for one in json.loads(inside.run("list", "--json").stdout)]
+
+    refused = inside.run("purge", active)
+    assert refused.returncode == 1
+    assert "has not ended" in refused.stderr
+    assert json.loads(inside.run("purge", "--older-than", "1h", ended, "--json").stdout) == {"removed": []}
+    done = inside.run("purge", ended)
+    assert (done.returncode, done.stdout) == (0, f"{ended}: removed (two-steps, complete)\n"), done.stderr
+    assert ended not in listed()
+    assert active in listed()
+    assert inside.run("service", "restart").returncode == 0
+    assert ended not in listed(), "it is gone from the KVS"
+    assert active in listed()

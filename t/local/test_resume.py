@@ -25,7 +25,7 @@ name: bag
 jobs:
   - {name: first, script: "echo $ENSEMBLE_JOB >> KEYS; sleep 0.1", count: 12}
   - {name: second, script: "echo $ENSEMBLE_JOB >> KEYS"}
-  - {name: last, script: "echo $ENSEMBLE_JOB >> KEYS"}
+  - {name: last, script: "echo $ENSEMBLE_JOB >> KEYS; sleep 1"}
 rules:
   - {trigger: start, action: {name: submit, label: first}}
   - {trigger: job-success, name: first, repetitions: unlimited, action: {name: submit, label: second}}
@@ -284,6 +284,7 @@ def test_a_full_disk_is_waited_out(site: Site) -> None:
     (id,) = site.kept()
     stopped: Dict[str, Any] = until(lambda: _still(site))
     assert stopped["begun"] < 25
+    assert "stands still until it can be written" in log.read_text()
     resource.prlimit(service, resource.RLIMIT_FSIZE, before)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err

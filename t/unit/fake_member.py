@@ -64,7 +64,7 @@ class FakeMember(Member):
             raise MemberError(self.fault)
         self.opened[ensemble] = (spec, submitter, events)
 
-    def recover(self, ensemble: str, known: Mapping[int, Key], doubtful: Sequence[Submit]) -> None:
+    def recover(self, ensemble: str, known: Mapping[int, Key], doubtful: Sequence[Submit], t: float) -> None:
         assert ensemble in self.opened
         assert not self.started
         self.recovered[ensemble] = (dict(known), list(doubtful))
