@@ -161,7 +161,7 @@ class Service:
         if self._keepalive is not None:
             self._keepalive.cancel()
         for running in self._running.values():
-            running.stop()
+            running.stop(self._frozen)
         self._member.stop()
         self._store.close()
 

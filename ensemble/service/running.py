@@ -237,14 +237,17 @@ class Running:
         """Has it ended, and is still needed? A halted one may carry on, a quarantined one may have answers to come."""
         return bool(self.unanswered) if self.broken is not None else self.engine.final == "halted"
 
-    def stop(self) -> None:
-        """Drop the timers and end the streams, without a word to the engine."""
+    def stop(self, down: Optional[str] = None) -> None:
+        """Drop the timers and end the streams, without a word to the engine.
+
+        `down` says why there will be no service to come back to; without it watchers wait for the next one.
+        """
         for timer in (*self._timers.values(), *([self._flush] if self._flush else [])):
             timer.cancel()
         self._timers.clear()
         self._flush = None
         for watcher in self.watchers:
-            watcher.reply.error(errno.ECONNRESET, "the service is stopping")
+            watcher.reply.error(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
         self.watchers.clear()
 
     # ---- what people see

@@ -282,6 +282,14 @@ def test_stop_ends_what_is_open(house: House) -> None:
     assert all(timer.cancelled for timer in house.member.timers)
 
 
+def test_a_shutdown_is_told_to_those_who_watch(house: House) -> None:
+    """There will be no service to wait for."""
+    stream = house.watch(house.submit(THREE))
+    house.service.freeze("the instance is shutting down")
+    house.service.stop()
+    assert stream.errors == [(errno.ESHUTDOWN, "the instance is shutting down")]
+
+
 def test_find_by_id_by_name_by_prefix(house: House) -> None:
     old, new = house.submit(CHAIN), house.submit(CHAIN)
     assert house.status("chain")["id"] == new, "the latest of that name"
