@@ -23,6 +23,7 @@ from ensemble.engine.events import BASE_EVENTS, Acknowledged, ActionDone, JobEve
 from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
 from ensemble.members.flux import FluxMember
+from ensemble.members.flux_requests import WINDOW
 from t.contract.flux_driver import FluxDriver
 from t.flux_instance import FluxInstance
 
@@ -87,11 +88,11 @@ def test_two_that_burst_take_turns(driver: FluxDriver) -> None:
     """The few jobs of one ensemble do not wait behind the many of another."""
     driver.open("many", MOCK)
     driver.open("few", MOCK)
-    for _ in range(1200):
+    for _ in range(WINDOW + 700):
         driver.submit("many", "mock", urgency=0)
     keys = [driver.submit("few", "mock", urgency=0) for _ in range(5)]
     driver.wait_for(lambda: all(driver.answers(key) for key in keys))
-    assert len(driver.of(Acknowledged, "many")) < 1000
+    assert len(driver.of(Acknowledged, "many")) < WINDOW + 500
 
 
 def test_an_ensemble_that_asks_for_more_later(driver: FluxDriver) -> None:
