@@ -19,6 +19,8 @@ What a stream brings before its sentinel (id -1) is the past:
   stream is there (`ready`).
 
 So an ensemble that has jobs already must be opened before `start`.
+
+It has more than 400 lines, because streams, their past and the jobs in them are one state that no part owns alone.
 """
 
 from __future__ import annotations

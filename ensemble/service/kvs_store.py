@@ -12,6 +12,7 @@ Law of this file: one transaction at a time is on its way, for all ensembles tog
 up the next one; so a busy instance pays one round trip for many events. Lines are appended, and a segment is closed
 after SEGMENT appends, because the KVS rewrites a key's list of blobs at every append. A transaction that fails is
 sent again until it is done; if it was done all the same, its lines stand there twice, and the numbers tell.
+Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
 from __future__ import annotations
