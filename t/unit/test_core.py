@@ -146,8 +146,12 @@ rules:
   - {trigger: start, actions: [{name: submit, label: b}, {name: submit, label: a}]}
 """
     id = house.submit(text)
+    taken = []
     for n in range(7):
-        house.member.run(id, house.member.submit(id, n))
+        taken.append(house.member.submit(id, n))
+        house.member.advance(0.1)
+    for job in reversed(taken):
+        house.member.run(id, job)
     groups = [row["group"] for row in house.ask("jobs", {"id": id}).answer["jobs"]]
     assert groups == ["b", "b", *["a"] * 5], "in order of submission"
     page = house.ask("jobs", {"id": id, "group": "a", "start": 1, "max": 2}).answer
