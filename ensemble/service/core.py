@@ -224,17 +224,21 @@ class Service:
         request = parse(Jobs, payload)
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
-        active.sort(key=lambda row: (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"]))
+        active.sort(key=_by_submission)
         ended = self._store.row_count(stored.id)
-        if request.group is None:
+        if request.group is None and ended > _ROWS:
+            # too many to read them all for one page of them
             rows = self._store.rows(stored.id, request.start, request.max)
             rows += active[max(0, request.start - ended) :]
             reply.send({"jobs": rows[: request.max], "total": ended + len(active)})
             return
         rows = []
         for start in range(0, ended, _ROWS):
-            rows += [row for row in self._store.rows(stored.id, start, _ROWS) if row["group"] == request.group]
-        rows += [row for row in active if row["group"] == request.group]
+            rows += self._store.rows(stored.id, start, _ROWS)
+        if ended <= _ROWS:
+            active = sorted([*rows, *active], key=_by_submission)
+            rows = []
+        rows = [row for row in (*rows, *active) if request.group in (None, row["group"])]
         reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
@@ -424,3 +428,8 @@ class Service:
 
 
 _SUMMARY = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs")
+
+
+def _by_submission(row: Dict[str, Any]) -> Tuple[bool, float, int, int]:
+    """Where a job's row stands among those that are told in order of submission."""
+    return (row["t_submit"] is None, row["t_submit"] or 0.0, row["firing"], row["index"])

@@ -10,7 +10,8 @@ submit  {text, file, submitter: {environment, cwd, umask, rlimits}}
         `text` is the file's content, `file` its name for messages. A faulty file is EINVAL, its faults the sentence.
 list    {} -> {ensembles: [SUMMARY, ...]}            oldest first
 status  {id: ID} -> STATUS
-jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}      rows in order of submission
+jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}
+        In order of submission; where more than 10000 have ended these come first, in the order in which they did.
 watch   {id: ID, since?: 0} -> stream of {records: [RECORD, ...]}
         Records with seq > since, then new ones as they come; an empty list every KEEPALIVE seconds; the stream ends
         (ENODATA) after the record of the final state. A watcher that cannot keep up gets EOVERFLOW.

@@ -6,6 +6,7 @@ plans, which say what becomes of that job (`Plan`), and puts its events onto the
 is on it; a `SetTimer` becomes a `TimerExpired`. After every single event `check` looks at all that must always hold,
 and what the engine answers is written down. `by_hand=True` leaves the heap alone, for tests that say each event
 themselves. `over` is the check that nothing else happens: every test of a world ends with it (see `conftest.py`).
+Its lines are past 400 because the queue and the checks of what it must keep to are one thing.
 """
 
 from __future__ import annotations
