@@ -7,6 +7,7 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,6 +179,7 @@ def dying(instance: Any, folder: Path, points: Sequence[str]) -> Iterator[subpro
         yield process
     finally:
         with contextlib.suppress(NoService, ServiceError, OSError):
+            process.send_signal(signal.SIGCONT)
             request(instance, "quit", {})
         try:
             process.wait(20)
