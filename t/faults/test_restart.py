@@ -10,15 +10,15 @@ from typing import Any, Set, Tuple
 
 import pytest
 
-from t.faults.counting import CHAINS, GROUPS, Count, ask, connect, deaths, dying, keys, submit
+from t.faults.counting import CHAINS, GROUPS, Count, ask, chains, connect, deaths, dying, each, keys, submit
 from t.flux.processes import gone, until
 from t.flux_instance import FluxInstance, running
 
 pytestmark = [pytest.mark.flux, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: the heads run long enough to be met by a shutdown
-LONG = CHAINS.replace("command: sleep 0.2, count: 20", "command: sleep 6, count: 8")
-LONG_GROUPS = dict.fromkeys("abcde", 8)
+LONG = chains(8, head="sleep 4")
+LONG_GROUPS = each(8)
 
 
 def intents(instance: Any, id: str) -> Tuple[Set[str], Set[str]]:
@@ -66,7 +66,7 @@ def test_clean_restarts_of_the_instance(tmp_path: Path) -> None:
                     assert instance.stop() == 0
                     continue
                 count = Count(instance, id, LONG_GROUPS)
-                print(f"restart: 2 faults, lost {count.lost}, doubled {len(count.doubled)}, retried {count.retried}")
+                count.told("clean restart of the instance", 2)
                 count.check(LONG_GROUPS)
                 assert count.retried >= cancelled
                 again = [ids[0] for key, ids in count.keys.items() if not key.endswith("/0")]
@@ -87,7 +87,7 @@ def test_the_service_dies_in_the_shutdown(tmp_path: Path) -> None:
         assert instance.stop() == 0
     with running(options=options) as instance, dying(instance, tmp_path / "2", []):
         count = Count(instance, id, LONG_GROUPS)
-        print(f"killed, then restart: 2 faults, lost {count.lost}, doubled {len(count.doubled)}")
+        count.told("killed, then restart of the instance", 2)
         count.check(LONG_GROUPS)
 
 
@@ -113,11 +113,10 @@ def test_a_module_of_flux_is_reloaded_in_mid_run(tmp_path: Path, module: str, di
     points = ["after-send 12"] if die else []
     with running() as instance, dying(instance, tmp_path, points):
         id = submit(instance, CHAINS)
-        for finished in (5, 40):
+        for finished in (5, 30):
             until(lambda finished=finished: progress(instance, id) >= finished, "some progress")
             reload(instance, module)
         count = Count(instance, id, GROUPS)
-        print(f"{module} reloaded: {2 + die} faults, lost {count.lost}, doubled {len(count.doubled)}")
+        count.told(f"{module} reloaded", 2 + die)
         assert deaths(tmp_path) == [point.split()[0] for point in points]
         count.check(GROUPS)
-        assert len(keys(instance)) >= 100
