@@ -28,6 +28,7 @@ LOSSES: List[Any] = [
     ([("exception", {"type": "exec", "severity": 0, "note": "reattach to running job is not implemented"})], None),
     ([("exception", {"type": "exec", "severity": 0, "note": "sdexec: reattach failed"})], None),
     ([("exception", {"type": "exec", "severity": 0, "note": "job is not recoverable: no recoverable event"})], None),
+    ([("exception", {"type": "exec", "severity": 0, "note": "failed to create guest ns: File exists"})], None),
     ([("exception", {"type": "note", "severity": 5})], None),
     ([], None),
 ]

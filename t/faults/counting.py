@@ -109,6 +109,10 @@ def ended(instance: Any, id: str) -> Dict[str, Any]:
         time.sleep(0.1)
 
 
+def progress(instance: Any, id: str) -> int:
+    return int(ask(instance, "status", {"id": id})["jobs"]["finished"])
+
+
 def keys(instance: Any) -> Dict[str, List[int]]:
     """The key of each job that Flux has, to the ids that carry it. Those that Flux found invalid are none."""
     import flux

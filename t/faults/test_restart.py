@@ -10,7 +10,7 @@ from typing import Any, Set, Tuple
 
 import pytest
 
-from t.faults.counting import CHAINS, GROUPS, Count, ask, chains, connect, deaths, dying, each, keys, submit
+from t.faults.counting import CHAINS, GROUPS, Count, ask, chains, connect, deaths, dying, each, keys, progress, submit
 from t.flux.processes import gone, until
 from t.flux_instance import FluxInstance, running
 
@@ -38,10 +38,6 @@ def intents(instance: Any, id: str) -> Tuple[Set[str], Set[str]]:
             after |= {intent for intent in caused if "/" in intent}
     assert before, "the shutdown was not seen"
     return before, after
-
-
-def progress(instance: Any, id: str) -> int:
-    return int(ask(instance, "status", {"id": id})["jobs"]["finished"])
 
 
 def test_clean_restarts_of_the_instance(tmp_path: Path) -> None:
