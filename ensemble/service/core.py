@@ -28,8 +28,9 @@ from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Sin
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
-from ensemble.service.running import Running, Watcher
+from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
+from ensemble.service.watchers import Watcher
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
 
@@ -39,6 +40,8 @@ _REST = _FIRST + "23456789"
 _LENGTH = 6
 #: rows looked at in one go
 _ROWS = 10_000
+#: streams open at a time
+_WATCHERS = 1000
 
 
 class Service:
@@ -105,6 +108,11 @@ class Service:
         """Ensembles that have not ended."""
         return sum(running.engine.final is None for running in self._running.values())
 
+    @property
+    def watchers(self) -> int:
+        """Streams that are open."""
+        return sum(len(running.watchers) for running in self._running.values())
+
     def handle(self, endpoint: str, payload: Any, reply: Reply) -> None:
         """Answer one request, now or later. Never raises."""
         try:
@@ -141,7 +149,7 @@ class Service:
             for watcher in list(running.watchers):
                 if watcher.reply.caller == caller and payload in (None, watcher.payload):
                     running.watchers.remove(watcher)
-                    watcher.reply.end()
+                    watcher.end()
 
     def freeze(self, reason: str) -> None:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
@@ -244,18 +252,15 @@ class Service:
     def _on_watch(self, payload: Any, reply: Reply) -> None:
         request = parse(Since, payload)
         stored, running = self._find(request.id)
+        if self.watchers >= _WATCHERS:
+            raise ServiceError(f"{_WATCHERS} streams are open, and there may be no more", errno.EMFILE)
+        watcher = Watcher(reply, request.since, payload)
         if running is not None:
-            running.watch(Watcher(reply, request.since, payload))
+            running.watch(watcher)
             self._arm_keepalive()
             return
-        since = request.since
-        while True:
-            records = self._store.records(stored.id, since, 500)
-            if not records:
-                break
-            since = records[-1]["seq"]
-            reply.send({"records": records})
-        reply.end()
+        watcher.tell(lambda since, most: self._store.records(stored.id, since, most))
+        watcher.end()
 
     def _on_log(self, payload: Any, reply: Reply) -> None:
         request = parse(Log, payload)
@@ -320,6 +325,7 @@ class Service:
                 "restarts": self._host.restarts,
                 "ensembles": len(self._stored),
                 "active": self.active,
+                "watchers": self.watchers,
                 "member": self._member.name,
                 "capabilities": sorted(self._member.capabilities),
             }
