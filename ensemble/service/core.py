@@ -69,6 +69,8 @@ class Service:
         self._running: Dict[str, Running] = {}
         self._stored: Dict[str, Stored] = {}
         self._frozen: Optional[str] = None
+        #: the store is behind, and takes no more events
+        self._full = False
         self._keepalive: Optional[Timer] = None
         self._endpoints: Dict[str, Callable[[Any, Reply], None]] = {
             name: getattr(self, f"_on_{name}") for name in ENDPOINTS
@@ -88,6 +90,7 @@ class Service:
                 stored.status = damaged_status(stored)
             # what it took to get here is not needed again
             stored.snapshot, stored.events = None, []
+        self._store.pressure = self._hold
         self._member.start(self.deliver)
         for running in list(self._running.values()):
             engine = running.engine
@@ -410,9 +413,22 @@ class Service:
                 raise NotFound(f"no ensemble has the id or name '{wanted}'; the verb 'list' shows those there are")
         return stored, self._running.get(stored.id)
 
+    def _hold(self, full: bool) -> None:
+        """The store has more to write than it should, or that is over."""
+        self._full = full
+        if full:
+            self._log(
+                syslog.LOG_WARNING, "the store is behind with its writing: events are held until it has caught up"
+            )
+        else:
+            self._log(syslog.LOG_NOTICE, "the store has caught up: events are taken again")
+        self._member.hold(full)
+
     def _may_act(self) -> None:
         if self._frozen is not None:
             raise ServiceError(f"nothing can be done now: {self._frozen}", errno.ESHUTDOWN)
+        if self._full:
+            raise ServiceError("nothing can be done now: the store is behind with its writing; try again", errno.EAGAIN)
 
     def _new_id(self) -> str:
         while True:

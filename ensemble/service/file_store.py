@@ -27,7 +27,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequenc
 
 from ensemble.errors import ServiceError
 from ensemble.members.guard import Log
-from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, sound
+from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, sound
 
 #: calls back after so many seconds
 Defer = Callable[[float, Callable[[], None]], object]
@@ -133,6 +133,7 @@ class FileStore(Store):
         def write(db: sqlite3.Connection) -> None:
             db.execute("insert or replace into kept values ('snapshot', ?)", (_dumps(list(snapshot)),))
             db.execute("delete from log where number <= ?", (snapshot.number,))
+            db.execute("delete from records where seq <= ?", (snapshot.seq - KEPT_RECORDS,))
 
         self._change(id, write, lambda error: None)
 
