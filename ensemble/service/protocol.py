@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What clients and service say to each other, whatever carries it (Flux RPC, or the local socket).
 
-A request is an endpoint and a JSON object. The answer is a JSON object, or an errno and a sentence. `watch` alone
-answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest ensemble of that name).
-Times are seconds since the epoch, None until they are known.
+A request is an endpoint and a JSON object of MAX_REQUEST bytes at most. The answer is a JSON object, or an errno and
+a sentence. `watch` alone answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest
+ensemble of that name). Times are seconds since the epoch, None until they are known.
 
 submit  {text, file, submitter: {environment, cwd, umask, rlimits}}
         -> {id, name, warnings: [str]}
@@ -62,6 +62,8 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 SERVICE = "ensemble"
 ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "purge", "stats", "quit")
 STREAMING = ("watch",)
+#: bytes of one request
+MAX_REQUEST = 4 << 20
 #: seconds between two signs of life of a watch stream
 KEEPALIVE = 2.0
 #: what one request to watch buys at most: records, and messages (signs of life included)
