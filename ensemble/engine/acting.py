@@ -19,19 +19,22 @@ from ensemble.spec.models import Action
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
+    from ensemble.engine.occasion import Occasion
     from ensemble.engine.rules import RuleState
 
 _OVERRIDES = ("duration", "nodes", "tasks", "urgency")
 _BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
-class _Firing:
+class Firing:
     """One firing on its way through its actions."""
 
-    def __init__(self, engine: Engine, rule: RuleState, number: int) -> None:
+    def __init__(self, engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
         self.engine = engine
         self.rule = rule
         self.number = number
+        #: what it fired on
+        self.occasion = occasion
         self.index = 0
 
     def cause(self, action: Action) -> Cause:
@@ -49,9 +52,9 @@ class _Firing:
         )
 
 
-def act(engine: Engine, rule: RuleState, number: int) -> None:
+def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
-    firing = _Firing(engine, rule, number)
+    firing = Firing(engine, rule, number, occasion)
     for action in rule.rule.actions:
         _ACTIONS[action.name](firing, action)
         if engine.closed:
@@ -76,7 +79,7 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
-def _submit(firing: _Firing, action: Action) -> None:
+def _submit(firing: Firing, action: Action) -> None:
     engine, group = firing.engine, action.label or ""
     total = 0
     overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
@@ -103,7 +106,7 @@ def _submit(firing: _Firing, action: Action) -> None:
     ending.pump(engine)
 
 
-def _cancel_action(firing: _Firing, action: Action) -> None:
+def _cancel_action(firing: Firing, action: Action) -> None:
     engine = firing.engine
     waiting = engine.held.total
     if action.state in (None, "pending"):
@@ -112,7 +115,7 @@ def _cancel_action(firing: _Firing, action: Action) -> None:
     firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
 
 
-def _kill(firing: _Firing, action: Action) -> None:
+def _kill(firing: Firing, action: Action) -> None:
     engine = firing.engine
     number = units.signal_number(action.signal)
     count = 0
@@ -125,7 +128,7 @@ def _kill(firing: _Firing, action: Action) -> None:
     firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
 
 
-def _stop(firing: _Firing, action: Action) -> None:
+def _stop(firing: Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, "stop")
     # what has been stopped does not carry on after a limit either
@@ -133,7 +136,7 @@ def _stop(firing: _Firing, action: Action) -> None:
         ending.end(engine, "complete", f"stopped by rule '{firing.rule.id}'")
 
 
-def _terminate(firing: _Firing, action: Action) -> None:
+def _terminate(firing: Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, f"terminate{f' ({action.status})' if action.status else ''}")
     reason = f"terminated by rule '{firing.rule.id}'"
@@ -146,7 +149,7 @@ def _terminate(firing: _Firing, action: Action) -> None:
     cancel_all(engine, firing.cause(action))
 
 
-def _log(firing: _Firing, action: Action) -> None:
+def _log(firing: Firing, action: Action) -> None:
     engine = firing.engine
 
     def fill(match: re.Match[str]) -> str:
@@ -159,13 +162,13 @@ def _log(firing: _Firing, action: Action) -> None:
     engine.record("log", rule=firing.rule.id, text=_BRACES.sub(fill, str(action.value)))
 
 
-def _enable(firing: _Firing, action: Action) -> None:
+def _enable(firing: Firing, action: Action) -> None:
     target = firing.engine.book.by_id[action.label or ""]
     target.enabled = action.name == "enable"
     firing.tell(action, f"{action.name} {target.id}")
 
 
-_ACTIONS: Dict[str, Callable[[_Firing, Action], None]] = {
+_ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "submit": _submit,
     "cancel": _cancel_action,
     "kill": _kill,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 from ensemble.engine import acting, life, verdict
+from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def look(engine: Engine) -> None:
         if not engine.idle_seen:
             engine.idle_seen = True
             for number in engine.book.on("idle"):
-                engine.occasion(engine.book.rules[number], "idle")
+                engine.occasion(engine.book.rules[number], Occasion("idle"))
             if _busy(engine):
                 # one event, a refusal, may end all that was begun: that is another fall
                 engine.idle_seen = False
@@ -145,7 +146,7 @@ def _conclude(engine: Engine) -> None:
         if not terminated and not engine.end_fired:
             engine.end_fired = True
             for number in engine.book.on("end", engine.ending):
-                engine.occasion(engine.book.rules[number], f"end {engine.ending}")
+                engine.occasion(engine.book.rules[number], Occasion(f"end {engine.ending}", state=engine.ending))
         engine.closed = True
         if engine.jobs:
             return

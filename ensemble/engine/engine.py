@@ -39,6 +39,7 @@ from ensemble.engine.events import (
     TimerExpired,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
+from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -99,8 +100,8 @@ class Engine:
         self.t_frozen: Optional[float] = None
         #: timers that are set: name -> seconds since the epoch
         self.timers: Dict[str, float] = {}
-        #: numbers of rules whose next firing waits for a greater `max_firings`
-        self.postponed: List[int] = []
+        #: rules by number whose next firing waits for a greater `max_firings`, each with its `Occasion.to_json`
+        self.postponed: List[Any] = []
         #: the rules of the end have fired; they do so once
         self.end_fired = False
         #: all jobs have ended, and what the rules of the end submitted is running
@@ -114,7 +115,7 @@ class Engine:
         #: job events of RFC 21 that are needed beyond BASE_EVENTS
         self.wanted_events = frozenset(JOB_EVENTS if spec.logging.debug else self.book.on_event) - {*BASE_EVENTS}
         self._out: List[Action] = []
-        self._occasions: List[Tuple[int, str]] = []
+        self._occasions: List[Tuple[int, Occasion]] = []
         self._takers: Dict[type, Callable[[Any], None]] = {
             JobEvent: self._job_event,
             Acknowledged: self._acknowledged,
@@ -127,6 +128,12 @@ class Engine:
             InDoubt: self._in_doubt,
             Frozen: self._freeze,
             Recovered: self._thaw,
+        }
+        #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
+        self._expired: Dict[str, Callable[[str, float], None]] = {
+            TIMER: self._after,
+            COOLDOWN: self._cooled,
+            _EVERY: self._every,
         }
 
     @property
@@ -260,25 +267,28 @@ class Engine:
         if at is None or event.t < at or self.final is not None:
             return
         del self.timers[name]
-        kind, _, number = name.partition(":")
+        kind, colon, rest = name.partition(":")
         if name == _DURATION:
             ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
             self._heartbeat(at)
-        elif ending.stopped(self):
-            return
-        elif kind + ":" == COOLDOWN:
-            rule = self.book.rules[int(number)]
-            rule.missed = False
-            if self.t >= rule.until:
-                self.tally.due.add(rule.number)
-        elif kind + ":" == _EVERY:
-            rule = self.book.rules[int(number)]
-            self.set_timer(name, self._next(at, rule.rule.every or 0.0))
-            self._occasions.append((rule.number, "heartbeat"))
-        elif kind + ":" == TIMER:
-            rule = self.book.rules[int(number)]
-            self._occasions.append((rule.number, f"timer of {rule.rule.after:g} s"))
+        elif kind + colon in self._expired and not ending.stopped(self):
+            self._expired[kind + colon](rest, at)
+
+    def _after(self, number: str, at: float) -> None:
+        rule = self.book.rules[int(number)]
+        self._occasions.append((rule.number, Occasion(f"timer of {rule.rule.after:g} s")))
+
+    def _cooled(self, number: str, at: float) -> None:
+        rule = self.book.rules[int(number)]
+        rule.missed = False
+        if self.t >= rule.until:
+            self.tally.due.add(rule.number)
+
+    def _every(self, number: str, at: float) -> None:
+        rule = self.book.rules[int(number)]
+        self.set_timer(f"{_EVERY}{number}", self._next(at, rule.rule.every or 0.0))
+        self._occasions.append((rule.number, Occasion("heartbeat")))
 
     def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
@@ -288,9 +298,8 @@ class Engine:
         self.tally.touch("elapsed")
         if not ending.stopped(self):
             self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
-            self._occasions.extend(
-                (n, "heartbeat") for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every
-            )
+            beat = Occasion("heartbeat")
+            self._occasions.extend((n, beat) for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every)
 
     def _next(self, at: float, period: float) -> float:
         """The next beat after `at`; beats that were missed are not made up for."""
@@ -326,24 +335,25 @@ class Engine:
         self.paused = False
         self.state_record()
         postponed, self.postponed = self.postponed, []
-        for number in postponed:
-            self.occasion(self.book.rules[number], "carried on")
+        for number, state in postponed:
+            self.occasion(self.book.rules[number], Occasion.from_json(state))
         ending.pump(self)
 
     # ---- rules
 
-    def occur(self, trigger: str, name: Optional[str] = None, job: Optional[Job] = None) -> None:
+    def occur(self, trigger: str, name: Optional[str] = None, job: Optional[Job] = None, **fields: Any) -> None:
+        """An event with that trigger, about that name: an occasion of the rules on it, once the event is taken in."""
         numbers = self.book.on(trigger, name)
         if numbers:
-            text = trigger if name is None else f"{trigger} {name}"
-            self._occasions.extend((number, text) for number in numbers)
+            occasion = Occasion(trigger if name is None else f"{trigger} {name}", job, **fields)
+            self._occasions.extend((number, occasion) for number in numbers)
 
     def _settle(self) -> None:
         rules = self.book.rules
         if self._occasions:
             occasions, self._occasions = sorted(self._occasions, key=lambda o: o[0]), []
-            for number, text in occasions:
-                self.occasion(rules[number], text)
+            for number, occasion in occasions:
+                self.occasion(rules[number], occasion)
         if self.tally.due:
             due, self.tally.due = sorted(self.tally.due), set()
             for number in due:
@@ -353,7 +363,7 @@ class Engine:
             done = (group for group in completed if not self.unfinished[group])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
-                self.occasion(rules[number], f"group-complete {group}")
+                self.occasion(rules[number], Occasion(f"group-complete {group}", group=group))
         if self.held.total:
             ending.pump(self)
         if (self.tally.due or self.completed) and not self.closed and AGAIN not in self.timers:
@@ -372,9 +382,10 @@ class Engine:
         except Exception as exc:
             self.fail_rule(rule, exc)
             return
-        self.occasion(rule, str(rule.metric) if value is None else f"{rule.metric} = {value:.6g}")
+        text = str(rule.metric) if value is None else f"{rule.metric} = {value:.6g}"
+        self.occasion(rule, Occasion(text, value=value))
 
-    def occasion(self, rule: RuleState, text: str) -> None:
+    def occasion(self, rule: RuleState, occasion: Occasion) -> None:
         """An occasion of the rule: through its gate, and perhaps a firing."""
         if self.closed or self.final is not None:
             return
@@ -385,17 +396,18 @@ class Engine:
         if gate is not FIRE:
             return
         if rule.submits and rule.fired >= self.limits["max_firings"] and not self.concluding:
-            self.postponed.append(rule.number)
+            self.postponed.append([rule.number, occasion.to_json()])
             ending.halt(self, "max_firings", f"rule '{rule.id}' has fired {rule.fired} times")
             return
-        self.fire(rule, text)
+        self.fire(rule, occasion)
 
-    def fire(self, rule: RuleState, text: str) -> None:
+    def fire(self, rule: RuleState, occasion: Occasion) -> None:
         """A firing: spend it, and carry out the actions. An exception fails the rule."""
         firing = rule.fire(self.t)
-        self.record("rule", rule=rule.id, trigger=rule.rule.trigger, firing=firing, remaining=rule.remaining, text=text)
+        told = {"trigger": rule.rule.trigger, "firing": firing, "remaining": rule.remaining, "text": occasion.text}
+        self.record("rule", rule=rule.id, **told)
         try:
-            acting.act(self, rule, firing)
+            acting.act(self, rule, firing, occasion)
         except Exception as exc:
             self.fail_rule(rule, exc)
 

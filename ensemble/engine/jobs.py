@@ -99,6 +99,7 @@ class Job:
         "losses",
         "note",
         "overrides",
+        "params",
         "ranks",
         "refusal",
         "result",
@@ -108,6 +109,7 @@ class Job:
         "t_end",
         "t_start",
         "t_submit",
+        "values",
     )
 
     def __init__(
@@ -118,6 +120,10 @@ class Job:
         self.set = set
         #: what the action said over the group's keys
         self.overrides = overrides or {}
+        #: its point of the group's parameters: name to value
+        self.params: Dict[str, Any] = {}
+        #: what it has reported: variable to the value that stands for it so far
+        self.values: Dict[str, Any] = {}
         #: attempts before this one that were lost for no fault of the job
         self.losses = losses
         #: the member's id; None until submit or acknowledgement
@@ -209,6 +215,18 @@ class Job:
     def _killed_by_rule(self) -> bool:
         return bool(self.killed) and (self.signal == self.killed or self.killed in FATAL)
 
+    def facts(self) -> Dict[str, Any]:
+        """What `event.job` has. JSON-able."""
+        return {
+            "id": self.id,
+            "params": self.params,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "cause": self.cause,
+            "attempt": self.key.attempt,
+            "ranks": self.ranks,
+        }
+
     def row(self) -> Dict[str, Any]:
         """What is kept and shown of it (JOB of the protocol, without `where`)."""
         key = self.key
@@ -229,8 +247,8 @@ class Job:
             "t_start": self.t_start,
             "t_end": self.t_end,
             "ranks": self.ranks,
-            "params": {},
-            "values": {},
+            "params": self.params,
+            "values": self.values,
         }
 
     def to_json(self) -> List[Any]:

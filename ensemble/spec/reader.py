@@ -230,7 +230,7 @@ class _Composer:
         elif key.plain and key.text == _MERGE:
             sources = node.items if node.kind == "list" else (node,)
             if all(source.kind == "map" for source in sources):
-                frame.merges.extend(reversed(sources))
+                frame.merges.extend(sources)
             else:
                 self._report.add(node, f"'<<' cannot take {node}", expected="a mapping, or a list of mappings")
         elif key.text in frame.node.value:
@@ -246,10 +246,10 @@ class _Composer:
 
     @staticmethod
     def _merge(frame: _Frame) -> None:
-        """What `<<` brings in, below what the mapping says itself; of several, the last that was taken in wins."""
+        """What `<<` brings in, below what the mapping says itself; of several the first wins, in one list or not."""
         if frame.merges:
             entries: Dict[str, Tuple[Node, Node]] = {}
-            for source in frame.merges:
+            for source in reversed(frame.merges):
                 entries.update(source.value)
             entries.update(frame.node.value)
             frame.node.value = entries
