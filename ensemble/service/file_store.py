@@ -79,6 +79,11 @@ class FileStore(Store):
         self._reading: Optional[Tuple[str, sqlite3.Connection]] = None
         #: changes that the disk has refused, and those behind them
         self._waiting: Dict[str, Deque[Tuple[_Write, Done]]] = {}
+        #: why, the last time that it began to
+        self._refused: Dict[str, str] = {}
+
+    def trouble(self, id: str) -> Optional[str]:
+        return f"stands still: {self.path(id)}: {self._refused[id]}" if id in self._waiting else None
 
     # ---- writing
 
@@ -183,6 +188,7 @@ class FileStore(Store):
         error = self._try(id, write, done)
         if error is not None:
             self._log(syslog.LOG_ERR, f"{self.path(id)}: {error}: the ensemble stands still until it can be written")
+            self._refused[id] = error
             self._waiting[id] = deque([(write, done)])
             self._later(id, _RETRY[0])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -189,6 +188,14 @@ class Count:
             f"FAULTS {what}: {faults} faults, {len(self.keys)} jobs, lost {self.lost}, doubled {len(self.doubled)}, "
             f"retried {self.retried}"
         )
+
+
+def kill_broker(instance: Any) -> None:
+    """As by a power cut, and with all that then goes down on its own."""
+    pid = int(instance.run("flux", "getattr", "broker.pid").stdout)
+    os.kill(pid, signal.SIGKILL)
+    gone(pid)
+    instance.stop()
 
 
 @contextlib.contextmanager

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 import pytest
 
-from ensemble.service import supervisor
-from t.faults.counting import SOAK, Count, ask, chains, connect, dying, each, progress, submit
-from t.flux.processes import gone, until
-from t.flux_instance import FluxInstance, running
+from t.faults.counting import SOAK, Count, ask, chains, dying, each, kill_broker, progress, submit
+from t.flux.processes import until
+from t.flux_instance import running
 
 pytestmark = [pytest.mark.flux, pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 20261123
@@ -25,14 +21,6 @@ SEED = 20261123
 def options(folder: Path, period: str) -> List[str]:
     folder.mkdir(exist_ok=True)
     return [f"-Sstatedir={folder}", f"--conf=kvs.checkpoint-period={period}"]
-
-
-def kill_broker(instance: FluxInstance) -> None:
-    """As by a power cut, and with all that then goes down on its own."""
-    pid = int(instance.run("flux", "getattr", "broker.pid").stdout)
-    os.kill(pid, signal.SIGKILL)
-    gone(pid)
-    instance.stop()
 
 
 @pytest.mark.parametrize("number", range(SOAK))
@@ -50,7 +38,7 @@ def test_killed_with_a_checkpoint_period(tmp_path: Path, number: int) -> None:
                 assert ask(instance, "status", {"id": id})["state"] == "running"
             if life < 3:
                 mark = progress(instance, id)
-                until(lambda i=instance, m=mark: progress(i, id) >= m + 8, "some progress")
+                until(lambda i=instance, m=mark, id=id: progress(i, id) >= m + 8, "some progress")
                 time.sleep(moments.uniform(0.0, 1.5))
                 kill_broker(instance)
                 continue
