@@ -8,91 +8,40 @@ the event it reads; `value(scope)` is a number, a string, a truth or None, which
 it is true as a condition. A scope answers what a path has (`Scope`); in the engine that is `engine.values.at(occasion)`.
 In the engine `engine.book.expression(text)` is the compiled form of a text of the file.
 
-Theory of operation. The text is cut into tokens of ours; their order is checked here, so that faults are told in our
-words at their place, and every number, string and path is replaced by a plain name of the same length. Only then does
-Python's own parser see it: it gives precedence and grouping, and meets nothing but names of ours, operators,
-parentheses and commas. The tree is walked once, node by node from a list of what may be there; all else is a fault.
-Length, tokens and depth are bounded; numbers are bounded by `arithmetic`.
+Theory of operation. The text is cut into tokens whose order is checked (`tokens.py`), so that what is wrong is told at its
+place; then a parser by recursive descent, with Python's precedence, makes one closure of each operation. Nothing but what the
+grammar below names can come of it, and nothing of it ever reaches Python's own parser (which is besides not safe to
+call from two threads, in the releases of Python that this package runs on). Length, tokens and nesting are bounded
+here, numbers in `arithmetic`.
+
+    or:         and {"or" and}                      and: not {"and" not}            not: "not" not | comparison
+    comparison: sum {("<" | "<=" | ">" | ">=" | "==" | "!=") sum}                   as Python chains them
+    sum:        product {("+" | "-") product}       product: sign {("*" | "/" | "//" | "%") sign}
+    sign:       ("+" | "-") sign | power            power:   atom ["**" sign]
+    atom:       number | string | path | "true" | "false" | function "(" or {"," or} ")" | "(" or ")"
 """
 
 from __future__ import annotations
 
-import ast
 import math
-import re
-from typing import Any, Callable, Collection, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Collection, List, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
-from ensemble.spec import arithmetic, happening, metrics
-from ensemble.spec.arithmetic import NUMBER, STRING, TRUTH, Maybe, Run, Value
-from ensemble.spec.faults import shown
+from ensemble.spec import arithmetic, happening, metrics, tokens
+from ensemble.spec.arithmetic import NUMBER, STRING, TRUTH, Maybe, Run
 from ensemble.spec.metrics import Metric, PathError
+from ensemble.spec.tokens import TRUTHS, ExpressionError, Token
 
-#: characters
-MAX_LENGTH = 2000
-MAX_TOKENS = 400
-#: parentheses within parentheses
+#: parentheses, signs, `not` and powers within each other
 MAX_NESTING = 32
-#: operations within operations
+#: operations within operations: this is how deep a closure calls others
 MAX_DEPTH = 100
 #: beyond, a power is 0, 1, or nothing that a float could hold
 MAX_EXPONENT = 1024
 
 #: what a file may be told to write in place of a number
 EXAMPLE = 'an expression such as "var.n * 2"'
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-    |(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
-    |(?P<string>'[^']*'|"[^"]*")
-    |(?P<path>[A-Za-z_]\w*(?:\.[\w-]+)+)
-    |(?P<word>[A-Za-z_]\w*)
-    |(?P<operator>\*\*|//|<=|>=|==|!=|[-+*/%<>(),])""",
-    re.VERBOSE | re.ASCII,
-)
-_TRUTHS = {"true": True, "false": False}
-_JOINS = ("and", "or")
-#: spellings of other languages
-_FOREIGN = {
-    "=": "==",
-    "=<": "<=",
-    "=>": ">=",
-    "<>": "!=",
-    "&&": "and",
-    "&": "and",
-    "||": "or",
-    "|": "or",
-    "!": "not",
-    "^": "**",
-    "True": "true",
-    "False": "false",
-    "AND": "and",
-    "OR": "or",
-    "NOT": "not",
-}
-_WORDS = (*arithmetic.FUNCTIONS, "and", "or", "not", "true", "false")
-_BINARY: Dict[type, str] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.Div: "/",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.Pow: "**",
-}
-_COMPARE: Dict[type, str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
-
-
-class ExpressionError(PathError):
-    """A text that is no expression, or reads what is not there; `offset` is into the text."""
 
 
 class Scope(Protocol):
@@ -126,6 +75,9 @@ class Equality(NamedTuple):
     """A metric that is compared with a number for equality."""
 
     offset: int
+    path: str
+    #: == or !=
+    sign: str
     metric: Metric
     number: float
 
@@ -176,9 +128,7 @@ class Expression:
 
 def compile(text: str, groups: Collection[str], trigger: Optional[str] = None) -> Expression:
     """The expression that a text is, in a file with these groups. Raises ExpressionError."""
-    tokens = _tokens(text)
-    _ordered(text, tokens)
-    return _Compiler(text, tokens, groups, trigger).run()
+    return _Parser(text, tokens.tokens(text), groups, trigger).run()
 
 
 def resolve(path: str, groups: Collection[str], trigger: Optional[str] = None, offset: int = 0) -> Read:
@@ -190,108 +140,6 @@ def resolve(path: str, groups: Collection[str], trigger: Optional[str] = None, o
     return Read(offset, path, metric, None, None if metric.stat == "var" else NUMBER)
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    #: of its first character, from 0
-    offset: int
-
-
-def _tokens(text: str) -> List[_Token]:
-    """The text in pieces, spaces left out. Raises ExpressionError."""
-    found: List[_Token] = []
-    at = 0
-    while at < len(text):
-        if at >= MAX_LENGTH or len(found) > MAX_TOKENS:
-            bound = f"{MAX_LENGTH} characters" if at >= MAX_LENGTH else f"{MAX_TOKENS} words and signs"
-            raise ExpressionError(f"the expression goes on behind {bound}", at, "a shorter one; set keeps parts of it")
-        match = _TOKEN.match(text, at)
-        if match is None or match.end() > MAX_LENGTH:
-            _refuse(text, at, match)
-        assert match is not None
-        at, kind = match.end(), str(match.lastgroup)
-        if kind != "space":
-            found.append(_Token(kind, match.group(), match.start()))
-        if kind == "number" and re.match(r"[\w.]", text[at : at + 1]):
-            expected = "a space or an operator behind the number; a time is given in seconds"
-            raise ExpressionError(f"a number goes on with {shown(text[at : at + 1])}", at, expected)
-    return found
-
-
-def _refuse(text: str, at: int, match: Optional[re.Match[str]]) -> None:
-    if match is not None:
-        raise ExpressionError(f"the expression goes on behind {MAX_LENGTH} characters", MAX_LENGTH, "a shorter one")
-    if text[at] in "'\"":
-        raise ExpressionError("this string has no end", at, f"a second {text[at]}")
-    for foreign in (text[at : at + 2], text[at]):
-        if foreign in _FOREIGN:
-            raise _foreign(foreign, at)
-    raise ExpressionError(f"no expression has a {shown(text[at])}", at, "numbers, paths, operators and parentheses")
-
-
-def _foreign(word: str, at: int) -> ExpressionError:
-    meant = _FOREIGN[word]
-    return ExpressionError(f"expressions have no {shown(word)}", at, meant)
-
-
-def _ordered(text: str, tokens: List[_Token]) -> None:
-    """Is each token where it may stand? Then Python's parser will find nothing wrong. Raises ExpressionError."""
-    #: open parentheses, and whether each is a function's
-    opened: List[Tuple[_Token, bool]] = []
-    operand = True
-    before: Optional[_Token] = None
-    for index, token in enumerate(tokens):
-        word = token.text
-        function = token.kind == "word" and word in arithmetic.FUNCTIONS
-        if token.kind == "word" and word not in _WORDS:
-            _unknown(word, token.offset)
-        if operand:
-            if token.kind in ("number", "string", "path") or word in _TRUTHS:
-                operand = False
-            elif function:
-                if index + 1 == len(tokens) or tokens[index + 1].text != "(":
-                    raise ExpressionError(
-                        f"'{word}' is a function", token.offset + len(word), f"its numbers in parentheses: {word}(...)"
-                    )
-            elif word == "(":
-                opened.append((token, before is not None and before.text in arithmetic.FUNCTIONS))
-                if len(opened) > MAX_NESTING:
-                    raise ExpressionError(
-                        f"parentheses stand more than {MAX_NESTING} deep", token.offset, "a simpler expression"
-                    )
-            elif word == "not":
-                if before is not None and before.text not in ("(", ",", "not", *_JOINS):
-                    raise ExpressionError("'not' cannot stand here", token.offset, "parentheses around it: (not ...)")
-            elif word not in ("+", "-"):
-                raise ExpressionError(f"here stands {shown(word)}", token.offset, "a value: a number, a path, a string")
-        elif word == ")":
-            if not opened:
-                raise ExpressionError("this ) closes nothing", token.offset, "a ( before it, or no )")
-            opened.pop()
-        elif word == ",":
-            if not opened or not opened[-1][1]:
-                raise ExpressionError("here stands ','", token.offset, "an operator; a decimal sign is a point")
-            operand = True
-        elif word in _JOINS or (token.kind == "operator" and word != "("):
-            operand = True
-        else:
-            raise ExpressionError(f"here stands {shown(word)}", token.offset, "an operator such as + or ==")
-        before = token
-    if operand:
-        end = len(text.rstrip())
-        message = "the expression ends too early" if tokens else "the expression is empty"
-        raise ExpressionError(message, end, "a value: a number, a path, a string")
-    if opened:
-        raise ExpressionError("this ( is never closed", opened[-1][0].offset, "a ) behind it")
-
-
-def _unknown(word: str, at: int) -> None:
-    if word in _FOREIGN:
-        raise _foreign(word, at)
-    expected = "a path such as var.NAME or count.GROUP.STATE, or a string in quotes"
-    raise ExpressionError(f"no word of expressions is {shown(word)}", at, expected, word, _WORDS)
-
-
 class _Part(NamedTuple):
     """A compiled piece."""
 
@@ -300,109 +148,169 @@ class _Part(NamedTuple):
     #: it reads nothing
     constant: bool
     offset: int
+    #: operations within each other
+    depth: int = 0
     #: what it is, if it is nothing but a path
     read: Optional[Read] = None
 
 
-class _Compiler:
-    """The tree into closures."""
+_END = Token("end", "", -1)
 
-    def __init__(self, text: str, tokens: List[_Token], groups: Collection[str], trigger: Optional[str]) -> None:
+
+class _Parser:
+    """The tokens into closures: one method a line of the grammar."""
+
+    def __init__(self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str]) -> None:
         self._text = text
-        self._leaves = {t.offset: t for t in tokens if t.kind in ("number", "string", "path") or t.text in _TRUTHS}
+        self._tokens = found
+        self._at = 0
+        self._nesting = 0
         self._groups = groups
         self._trigger = trigger
-        self._reads: Dict[int, Read] = {}
+        self._reads: List[Read] = []
         self._equalities: List[Equality] = []
-        plain = list(" " * len(text))
-        for token in tokens:
-            hidden = token.offset in self._leaves
-            plain[token.offset : token.offset + len(token.text)] = "x" * len(token.text) if hidden else token.text
-        #: one line of names and signs; the parenthesis makes leading spaces harmless and shifts columns by one
-        self._plain = "(" + "".join(plain) + ")"
 
     def run(self) -> Expression:
-        try:
-            tree = ast.parse(self._plain, mode="eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            raise ExpressionError("this is no expression", 0, "a comparison or a calculation") from None
-        part = self._part(tree, 0)
-        reads = [self._reads[offset] for offset in sorted(self._reads)]
-        return Expression(self._text, part, reads, self._equalities)
+        part = self._or()
+        return Expression(self._text, part, self._reads, self._equalities)
 
-    def _part(self, node: ast.AST, depth: int) -> _Part:
-        offset = int(getattr(node, "col_offset", 1)) - 1
-        if depth > MAX_DEPTH:
-            raise ExpressionError(f"operations stand more than {MAX_DEPTH} deep", offset, "a shorter expression")
-        method = self._KNOWN.get(type(node))
-        if method is None:
-            raise ExpressionError("this is no part of an expression", offset, "a comparison or a calculation")
-        return method(self, node, offset, depth + 1)
+    @property
+    def _next(self) -> Token:
+        return self._tokens[self._at] if self._at < len(self._tokens) else _END
 
-    def _leaf(self, node: Any, offset: int, depth: int) -> _Part:
-        token = self._leaves.get(offset)
-        if token is None:  # a function without its parenthesis, which `_ordered` does not let through
-            raise ExpressionError(f"no word of expressions is {shown(node.id)}", offset)
+    def _take(self) -> Token:
+        token = self._tokens[self._at]
+        self._at += 1
+        return token
+
+    def _sign_of(self, known: Collection[str]) -> str:
+        """The operator that comes, if it is one of these; else ''."""
+        token = self._next
+        return token.text if token.kind in ("operator", "word") and token.text in known else ""
+
+    def _inner(self, rule: Callable[[], _Part], token: Token) -> _Part:
+        """What stands within something of its own kind, behind that token."""
+        self._nesting += 1
+        if self._nesting > MAX_NESTING:
+            message = f"operations are nested more than {MAX_NESTING} deep"
+            raise ExpressionError(message, token.offset, "a simpler expression")
+        part = rule()
+        self._nesting -= 1
+        return part
+
+    def _or(self) -> _Part:
+        return self._joined("or", self._and, arithmetic.some)
+
+    def _and(self) -> _Part:
+        return self._joined("and", self._not, arithmetic.every)
+
+    def _joined(self, word: str, rule: Callable[[], _Part], join: Callable[[Tuple[Run, ...]], Run]) -> _Part:
+        parts = [rule()]
+        while self._sign_of((word,)):
+            self._take()
+            parts.append(rule())
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            _boolean(part)
+        return _fold(join(tuple(part.run for part in parts)), TRUTH, parts, parts[0].offset)
+
+    def _not(self) -> _Part:
+        if not self._sign_of(("not",)):
+            return self._comparison()
+        token = self._take()
+        part = self._inner(self._not, token)
+        _boolean(part)
+        return _fold(arithmetic.opposite(part.run), TRUTH, [part], token.offset)
+
+    def _comparison(self) -> _Part:
+        parts, signs = [self._sum()], []
+        while self._sign_of(arithmetic.COMPARATORS):
+            signs.append(self._take().text)
+            parts.append(self._sum())
+            self._comparable(signs[-1], parts[-2], parts[-1])
+        if not signs:
+            return parts[0]
+        run = arithmetic.chain(tuple(signs), tuple(part.run for part in parts))
+        return _fold(run, TRUTH, parts, parts[0].offset)
+
+    def _sum(self) -> _Part:
+        left = self._product()
+        while self._sign_of("+-"):
+            left = _binary(self._take().text, left, self._product())
+        return left
+
+    def _product(self) -> _Part:
+        left = self._sign()
+        while self._sign_of(("*", "/", "//", "%")):
+            left = _binary(self._take().text, left, self._sign())
+        return left
+
+    def _sign(self) -> _Part:
+        if not self._sign_of("+-"):
+            return self._power()
+        token = self._take()
+        part = self._inner(self._sign, token)
+        _numeric(part)
+        apply, inner = arithmetic.NEGATIVE if token.text == "-" else arithmetic.POSITIVE, part.run
+        return _fold(lambda scope: apply(inner(scope)), NUMBER, [part], token.offset)
+
+    def _power(self) -> _Part:
+        base = self._atom()
+        if not self._sign_of(("**",)):
+            return base
+        exponent = self._inner(self._sign, self._take())
+        part = _binary("**", base, exponent)
+        power = exponent.run(None) if exponent.constant else None
+        if isinstance(power, (int, float)) and abs(power) > MAX_EXPONENT:
+            message = f"this exponent is greater than {MAX_EXPONENT}"
+            raise ExpressionError(message, exponent.offset, "a smaller power")
+        if part.constant and part.run(None) is None:
+            raise ExpressionError("no number is that power", base.offset, "a power that a number can hold")
+        return part
+
+    def _atom(self) -> _Part:
+        token = self._take()
         if token.kind == "path":
             return self._path(token)
-        constant: Value
         if token.kind == "number":
-            constant = _number(token)
-        else:
-            constant = _TRUTHS[token.text] if token.kind == "word" else token.text[1:-1]
-        return _constant(constant, offset)
+            return _constant(_number(token), token.offset)
+        if token.kind == "string":
+            return _constant(token.text[1:-1], token.offset)
+        if token.text in TRUTHS:
+            return _constant(TRUTHS[token.text], token.offset)
+        if token.text in arithmetic.FUNCTIONS:
+            return self._call(token)
+        part = self._inner(self._or, token)
+        self._take()
+        return part
 
-    def _path(self, token: _Token) -> _Part:
+    def _call(self, name: Token) -> _Part:
+        function = arithmetic.FUNCTIONS[name.text]
+        opening = self._take()
+        parts = [self._inner(self._or, opening)]
+        while self._take().text == ",":
+            parts.append(self._inner(self._or, opening))
+        for part in parts:
+            _numeric(part)
+        if function.most is not None and len(parts) > function.most:
+            expected = f"{name.text}(one number)"
+            raise ExpressionError(f"{name.text} takes one number, not {len(parts)}", parts[1].offset, expected)
+        apply, runs = function.apply, tuple(part.run for part in parts)
+        return _fold(lambda scope: apply(*[run(scope) for run in runs]), NUMBER, parts, name.offset)
+
+    def _path(self, token: Token) -> _Part:
         try:
             read = resolve(token.text, self._groups, self._trigger, token.offset)
         except PathError as exc:
             expected = exc.expected
             if "-" in token.text[exc.offset :]:
-                expected = f"{expected}; a minus sign has spaces around it" if expected else "spaces around a minus sign"
-            raise ExpressionError(
-                exc.message, token.offset + exc.offset, expected, exc.word, exc.known
-            ) from None
-        self._reads[token.offset] = read
-        return _Part(_reader(read), read.kind, False, token.offset, read)
-
-    def _unary(self, node: Any, offset: int, depth: int) -> _Part:
-        part = self._part(node.operand, depth)
-        if isinstance(node.op, ast.Not):
-            self._truth(part)
-            return _fold(arithmetic.opposite(part.run), TRUTH, [part], offset)
-        self._numeric(part)
-        apply = arithmetic.NEGATIVE if isinstance(node.op, ast.USub) else arithmetic.POSITIVE
-        inner = part.run
-        return _fold(lambda scope: apply(inner(scope)), NUMBER, [part], offset)
-
-    def _binary(self, node: Any, offset: int, depth: int) -> _Part:
-        left, right = self._part(node.left, depth), self._part(node.right, depth)
-        self._numeric(left)
-        self._numeric(right)
-        sign = _BINARY.get(type(node.op))
-        if sign is None:
-            raise ExpressionError("this is no part of an expression", offset)
-        apply, a, b = arithmetic.OPERATORS[sign], left.run, right.run
-        part = _fold(lambda scope: apply(a(scope), b(scope)), NUMBER, [left, right], offset)
-        if sign == "**" and right.constant:
-            exponent = right.run(None)
-            if isinstance(exponent, (int, float)) and abs(exponent) > MAX_EXPONENT:
-                raise ExpressionError(
-                    f"this exponent is greater than {MAX_EXPONENT}", right.offset, "a smaller power"
+                expected = (
+                    f"{expected}; a minus sign has spaces around it" if expected else "spaces around a minus sign"
                 )
-            if part.constant and part.run(None) is None:
-                raise ExpressionError("no number is that power", offset, "a power that is a number of its own")
-        return part
-
-    def _compare(self, node: Any, offset: int, depth: int) -> _Part:
-        parts = [self._part(one, depth) for one in (node.left, *node.comparators)]
-        signs: List[str] = []
-        for sign, left, right in zip((_COMPARE.get(type(op)) for op in node.ops), parts, parts[1:]):
-            if sign is None:
-                raise ExpressionError("this is no part of an expression", offset)
-            self._comparable(sign, left, right)
-            signs.append(sign)
-        return _fold(arithmetic.chain(tuple(signs), tuple(part.run for part in parts)), TRUTH, parts, offset)
+            raise ExpressionError(exc.message, token.offset + exc.offset, expected, exc.word, exc.known) from None
+        self._reads.append(read)
+        return _Part(_reader(read), read.kind, False, token.offset, 0, read)
 
     def _comparable(self, sign: str, left: _Part, right: _Part) -> None:
         if sign not in ("==", "!="):
@@ -417,49 +325,27 @@ class _Compiler:
             if one.read is not None and one.read.metric is not None and other.constant:
                 number = other.run(None)
                 if isinstance(number, (int, float)):
-                    self._equalities.append(Equality(one.offset, one.read.metric, number))
-
-    def _join(self, node: Any, offset: int, depth: int) -> _Part:
-        parts = [self._part(value, depth) for value in node.values]
-        for part in parts:
-            self._truth(part)
-        runs = tuple(part.run for part in parts)
-        return _fold((arithmetic.every if isinstance(node.op, ast.And) else arithmetic.some)(runs), TRUTH, parts, offset)
-
-    def _call(self, node: Any, offset: int, depth: int) -> _Part:
-        name = getattr(node.func, "id", "")
-        function = arithmetic.FUNCTIONS.get(name)
-        if function is None or node.keywords:
-            raise ExpressionError("this is no function", offset, f"one of {', '.join(arithmetic.FUNCTIONS)}")
-        parts = [self._part(argument, depth) for argument in node.args]
-        for part in parts:
-            self._numeric(part)
-        if len(parts) < function.least or (function.most is not None and len(parts) > function.most):
-            wanted = "one number" if function.most == 1 else "one or more numbers"
-            at = parts[1].offset if len(parts) > 1 else offset
-            raise ExpressionError(f"{name} takes {wanted}, not {len(parts)}", at, f"{name}({wanted})")
-        apply, runs = function.apply, tuple(part.run for part in parts)
-        return _fold(lambda scope: apply(*[run(scope) for run in runs]), NUMBER, parts, offset)
-
-    def _numeric(self, part: _Part) -> None:
-        if part.kind in (STRING, TRUTH):
-            raise ExpressionError(f"this is {part.kind}, with which nothing can be computed", part.offset, NUMBER)
-
-    def _truth(self, part: _Part) -> None:
-        if part.kind == STRING:
-            raise ExpressionError("this is a string, which is neither true nor false", part.offset, "a comparison")
-
-    _KNOWN: Dict[type, Callable[[_Compiler, Any, int, int], _Part]] = {
-        ast.Name: _leaf,
-        ast.UnaryOp: _unary,
-        ast.BinOp: _binary,
-        ast.Compare: _compare,
-        ast.BoolOp: _join,
-        ast.Call: _call,
-    }
+                    self._equalities.append(Equality(one.offset, one.read.path, sign, one.read.metric, number))
 
 
-def _number(token: _Token) -> Union[int, float]:
+def _numeric(part: _Part) -> None:
+    if part.kind in (STRING, TRUTH):
+        raise ExpressionError(f"this is {part.kind}, with which nothing can be computed", part.offset, NUMBER)
+
+
+def _boolean(part: _Part) -> None:
+    if part.kind == STRING:
+        raise ExpressionError("this is a string, which is neither true nor false", part.offset, "a comparison")
+
+
+def _binary(sign: str, left: _Part, right: _Part) -> _Part:
+    _numeric(left)
+    _numeric(right)
+    apply, a, b = arithmetic.OPERATORS[sign], left.run, right.run
+    return _fold(lambda scope: apply(a(scope), b(scope)), NUMBER, [left, right], left.offset)
+
+
+def _number(token: Token) -> Union[int, float]:
     # a whole number of thousands of digits is nothing that int() should be asked to read
     whole = token.text.isdecimal() and len(token.text) <= 20
     value = arithmetic.scalar(int(token.text) if whole else float(token.text))
@@ -473,11 +359,15 @@ def _constant(value: Maybe, offset: int) -> _Part:
 
 
 def _fold(run: Run, kind: str, parts: List[_Part], offset: int) -> _Part:
-    """The piece; what reads nothing is computed now, once."""
-    if not all(part.constant for part in parts):
-        return _Part(run, kind, False, offset)
-    value = run(None)
-    return _Part(lambda scope: value, kind, True, offset)
+    """The piece that these parts make; what reads nothing is computed now, once."""
+    if all(part.constant for part in parts):
+        value = run(None)
+        return _Part(lambda scope: value, kind, True, offset)
+    depth = 1 + max(part.depth for part in parts)
+    if depth > MAX_DEPTH:
+        message = f"more than {MAX_DEPTH} operations wait for one another"
+        raise ExpressionError(message, parts[-1].offset, "a shorter expression; set keeps parts of it")
+    return _Part(run, kind, False, offset, depth)
 
 
 def _reader(read: Read) -> Run:

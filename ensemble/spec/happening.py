@@ -35,9 +35,9 @@ _JOB: Dict[str, Optional[str]] = {
 #: trigger -> the first words behind `event`; a trigger that is not here has none
 FIELDS: Dict[str, Tuple[str, ...]] = {
     "metric": ("value",),
-    **{trigger: ("group", "job") for trigger in JOB_TRIGGERS},
+    **dict.fromkeys(JOB_TRIGGERS, ("group", "job")),
     "job-retry": ("group", "job"),
-    **{trigger: ("group", "job", "data") for trigger in EVENT_TRIGGERS},
+    **dict.fromkeys(EVENT_TRIGGERS, ("group", "job", "data")),
     "report": ("group", "job", "value", "data"),
     "group-complete": ("group",),
     "end": ("state",),

@@ -122,8 +122,11 @@ def parse(path: str, groups: Collection[str]) -> Metric:
 def _variable(parts: List[str]) -> str:
     """The name of a variable, the only word behind `var`. Raises PathError."""
     if len(parts) < 2 or not NAME.fullmatch(parts[1]):
-        raise PathError("the path ends behind 'var'" if len(parts) < 2 else f"no variable can be called {shown(parts[1])}",
-                        3 if len(parts) < 2 else 4, "a variable's name, as in var.n")
+        raise PathError(
+            "the path ends behind 'var'" if len(parts) < 2 else f"no variable can be called {shown(parts[1])}",
+            3 if len(parts) < 2 else 4,
+            "a variable's name, as in var.n",
+        )
     if dunder(parts[1]):
         raise PathError(f"no variable can be called {shown(parts[1])}", 4, "a name without __ at both ends")
     if len(parts) > 2:
