@@ -123,10 +123,10 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def submission(path: str) -> Dict[str, Any]:
+def submission(path: str, loaded: Loaded) -> Dict[str, Any]:
     """The payload of `submit` for a file that was checked before."""
     with open(path, encoding="utf-8") as file:
-        return {"text": file.read(), "file": path, "submitter": submitter()}
+        return {"text": file.read(), "file": path, "files": loaded.files, "submitter": submitter()}
 
 
 def out_table(

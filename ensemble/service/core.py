@@ -30,6 +30,7 @@ from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
+from ensemble.spec import sampling
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
 
@@ -171,9 +172,11 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file)
+            spec, warnings, _ = load(request.text, request.file, request.files)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        seeds = sampling.draw(spec, secrets.randbelow)
+        spec = sampling.seeded(spec, seeds)
         id = self._new_id()
         engine = Engine(spec, id)
         submitter = Submitter(**request.submitter.model_dump())
@@ -186,6 +189,8 @@ class Service:
             "name": spec.name,
             "file": request.file,
             "text": request.text,
+            "files": request.files,
+            "seeds": seeds,
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }

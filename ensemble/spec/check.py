@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
 
-from ensemble.spec import condition, metrics, units
+from ensemble.spec import condition, metrics, sampling, units
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -20,7 +20,7 @@ HEARTBEAT = 60.0
 #: seconds; a shorter period would leave no time for anything else
 SHORTEST = 0.01
 
-OVERRIDES = ("count", "duration", "nodes", "tasks", "urgency")
+OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
@@ -142,6 +142,7 @@ class _Check:
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
+        sampling.check_set(job, self._report)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")

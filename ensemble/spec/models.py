@@ -28,6 +28,8 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
+from ensemble.spec.parameters import points
+from ensemble.spec.space import MOST_SEED, Point, Space
 from ensemble.spec.units import As, Between, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -74,18 +76,53 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("variables", "custom", "strict", "algorithm", "models", "members", "simulate"),
-    "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
+    "job": ("metrics", "retries"),
     "rule": ("topic", "on_error", "keep_alive"),
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
     "action": ("urgency", "grow", "shrink", "custom", "signal", "set"),
-    "action key": ("parameters", "args", "data", "job"),
+    "action key": ("args", "data", "job"),
     "limit": (),
 }
 
 
 _STRING = {"type": "string"}
 _NUMBER = {"type": "number"}
+_VALUE = {"type": ["number", "string", "boolean"]}
+_POINT = {"type": "object", "additionalProperties": _VALUE, "minProperties": 1}
 _SHARE = {"type": "string", "pattern": "%$"}
+_AXIS: Dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": _VALUE, "minItems": 1},
+        *(
+            {"type": "object", "properties": {kind: schema}, "required": [kind], "additionalProperties": False}
+            for kind, schema in (
+                ("range", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 3}),
+                ("linspace", {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}),
+                ("uniform", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}),
+                ("loguniform", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}),
+                ("choice", {"type": "array", "items": _VALUE, "minItems": 1}),
+                ("file", _STRING),
+            )
+        ),
+    ]
+}
+_PARAMETERS: Dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "properties": {"file": {"anyOf": [_STRING, _AXIS]}, "custom": {"anyOf": [_STRING, _AXIS]}},
+    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": 60},
+    "additionalProperties": _AXIS,
+}
+
+
+def _space(value: Any) -> Any:
+    if value is None or isinstance(value, Space):
+        return value
+    raise ValueError("expected a mapping of names to lists or distributions")
+
+
+def _points(value: Any) -> Any:
+    return None if value is None else tuple(points(value))
 
 
 def _when(value: Any) -> Any:
@@ -125,6 +162,11 @@ Failures = Annotated[
     Union[int, str], As(_failures, ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0}))
 ]
 When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
+Parameters = Annotated[Any, As(_space, (_PARAMETERS,))]
+Points = Annotated[
+    Optional[Tuple[Point, ...]],
+    As(_points, (_POINT, {"type": "array", "items": _POINT, "minItems": 1})),
+]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
@@ -177,7 +219,9 @@ class JobSet(_Model):
         default=(), description="a command line, split as a shell splits words, or a list of words"
     )
     script: Optional[StrictStr] = Field(None, description="lines for /bin/sh, in place of a command")
-    count: Count = Field(1, description="jobs that one submission of the group makes")
+    count: Count = Field(
+        1, description="jobs that one submission of the group makes; with parameters all the points that remain"
+    )
     nodes: Optional[Nodes] = Field(None, description="nodes of a job; without it the queue chooses")
     tasks: Optional[Nodes] = Field(
         None, description="tasks of a job; without it one, or one per node where nodes is given"
@@ -202,6 +246,21 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    parameters: Parameters = Field(
+        None, description="what its jobs differ in: names, each with a list of values or a distribution"
+    )
+    sample: Optional[Literal["grid", "zip", "random", "lhs", "sobol", "halton"]] = Field(
+        None, description="how points are chosen; without it grid, or random where there is a distribution"
+    )
+    samples: Optional[Count] = Field(None, description="points that are drawn in all")
+    seed: Optional[Annotated[int, Between(0, MOST_SEED)]] = Field(
+        None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
+    )
+
+    @property
+    def wanted(self) -> Optional[int]:
+        """Jobs of one submission; None is all the points that remain."""
+        return self.count if self.parameters is None or "count" in self.model_fields_set else None
 
     @field_validator("name")
     @classmethod
@@ -245,6 +304,7 @@ class Action(_Model):
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
     label: Optional[Text] = Field(None, description="what it acts on: a group, or for enable and disable a rule's id")
     count: Optional[Count] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
     duration: Optional[Duration] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[Nodes] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[Nodes] = Field(None, description="submit: tasks, in place of the group's")
