@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING, List, Optional
+from typing import List, Optional
 
 from ensemble.cli.act import act, limit
 from ensemble.cli.common import EXIT, clean, connected, hint, load, out, out_json, say, submission
@@ -26,9 +26,6 @@ from ensemble.service.client import Client, choose
 from ensemble.service.local_client import LocalConnection
 from ensemble.service.protocol import ENDS
 
-if TYPE_CHECKING:
-    from ensemble.spec.load import Loaded
-
 #: what a SIGTERM or a Ctrl-C leaves as exit status where the ensemble goes on
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -36,12 +33,12 @@ TERMINATED = 128 + signal.SIGTERM
 
 def run(args: Namespace) -> int:
     """`run FILE`. Returns the exit status."""
-    loaded = _checked(args.file)
+    _warn(args.file)
     member = choose(args.member)
     with Interrupts() as interrupts:
         if member == "flux":
             client = _flux()
-            answer = client.call("submit", submission(args.file, loaded))
+            answer = client.call("submit", submission(args.file))
             return _Run(args, client, answer["id"], interrupts, None).follow()
         say(
             "no Flux instance here: running on the local queue of this machine"
@@ -51,7 +48,7 @@ def run(args: Namespace) -> int:
         hosted = start_hosted(args.rundir)
         view = None
         try:
-            answer = hosted.connection.call("submit", submission(args.file, loaded))
+            answer = hosted.connection.call("submit", submission(args.file))
             view = _Run(args, hosted.connection, answer["id"], interrupts, hosted)
             return view.follow()
         finally:
@@ -61,7 +58,7 @@ def run(args: Namespace) -> int:
 
 def submit(args: Namespace) -> int:
     """`submit FILE`: prints the id and nothing else to standard output."""
-    loaded = _checked(args.file)
+    _warn(args.file)
     hosted: Optional[Hosted] = None
     if choose(args.member) == "flux":
         client: Client = _flux()
@@ -73,7 +70,7 @@ def submit(args: Namespace) -> int:
             found = hosted.connection
         client = found
     with contextlib.closing(client):
-        answer = client.call("submit", submission(args.file, loaded))
+        answer = client.call("submit", submission(args.file))
     if args.json:
         out_json(answer)
     else:
@@ -124,12 +121,9 @@ def resume(args: Namespace) -> int:
                 hosted.end()
 
 
-def _checked(path: str) -> Loaded:
-    """The checked file; its warnings are shown. Raises SpecError, or UsageError."""
-    loaded = load(path)
-    for warning in loaded.warnings:
+def _warn(path: str) -> None:
+    for warning in load(path).warnings:
         print(warning, file=sys.stderr)
-    return loaded
 
 
 def _flux() -> Client:

@@ -31,6 +31,7 @@ from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
 from ensemble.spec import sampling
+from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
 
@@ -172,7 +173,7 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings, _ = load(request.text, request.file, request.files)
+            spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         seeds = sampling.draw(spec, secrets.randbelow)

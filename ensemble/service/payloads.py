@@ -32,7 +32,6 @@ class Nothing(_Payload):
 class Submission(_Payload):
     text: str
     file: str = Field("ensemble.yaml", max_length=4096)
-    #: the files that it names, as it spells them, with their content
     files: Dict[str, str] = Field(default_factory=dict)
     submitter: _Submitter
 

@@ -22,6 +22,7 @@ from ensemble.members.base import Member, Submitter
 from ensemble.service.running import SHOWN, Running
 from ensemble.service.store import Stored
 from ensemble.spec import sampling
+from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 
 _CAUSE = Cause(None, 0, "asked for before the service was restarted")
@@ -33,7 +34,8 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
     given = stored.given
-    spec = sampling.seeded(load(given["text"], given["file"], given.get("files")).spec, given.get("seeds") or {})
+    spec = load(given["text"], given["file"], Beside(given.get("files"))).spec
+    spec = sampling.seeded(spec, given.get("seeds") or {})
     snapshot = stored.snapshot
     engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
     if engine.id != stored.id:

@@ -1,73 +1,65 @@
 # SPDX-License-Identifier: MIT
-"""The files that a spec names: read once, by whoever submits it, and from then on kept with it as text.
+"""Files that an ensemble's file names, such as `custom: {file: steer.py}`: read once, where the user submits.
 
-Law of this file: content is looked up by the path as the spec spells it. The command reads from its own directory
-(`Disk`) and sends along what it read; the service, and whoever brings an ensemble back, has only that (`Given`).
+Law of this file: whoever loads a spec asks a `Beside` for the text of such a file and never opens one. The command has
+one that reads, from the folder of the ensemble's file or else from its own directory, and keeps what it has read (`read`):
+that is sent along and stored with the ensemble. The service has one of the stored texts, so that a restart needs no file of the user's.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Optional
 
-from ensemble.spec.faults import escape
-
-#: bytes that all such files may have together; they travel, and are kept, with the spec
-MOST_BYTES = 1 << 20
+#: bytes of one file, and of all files of an ensemble: they travel in one request
+MOST, MOST_IN_ALL = 1 << 20, 2 << 20
 
 
-class Files:
-    """Where the content of files comes from. `read` has what was asked for so far."""
+class Beside:
+    """The texts of files by the names that the ensemble's file has for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Optional[Mapping[str, str]] = None) -> None:
+        #: name as written -> text, of all that was asked for
         self.read: Dict[str, str] = {}
+        self._texts = dict(texts or {})
 
-    def text(self, path: str) -> str:
-        """The content of that file. Raises ValueError with a sentence."""
-        if path not in self.read:
-            self.read[path] = self._text(path)
-        return self.read[path]
+    def text(self, name: str) -> str:
+        """The text of the file of that name. Raises ValueError with a sentence."""
+        if name not in self.read:
+            self.read[name] = self._text(name)
+            if sum(len(text) for text in self.read.values()) > MOST_IN_ALL:
+                raise ValueError(f"the files that this one names have more than {MOST_IN_ALL >> 20} MiB in all")
+        return self.read[name]
 
-    def _text(self, path: str) -> str:
-        raise NotImplementedError
+    def _text(self, name: str) -> str:
+        if name not in self._texts:
+            raise ValueError("it was not sent along with the ensemble's file: submit with the command 'flux ensemble'")
+        return self._texts[name]
 
 
-class Given(Files):
-    """Content that is there already."""
+class Folder(Beside):
+    """Reads the files, each once, relative to a folder; one that is not there, from the current directory on."""
 
-    def __init__(self, given: Mapping[str, str]) -> None:
+    def __init__(self, folder: str) -> None:
         super().__init__()
-        self._given = given
+        self._folder = folder
 
-    def _text(self, path: str) -> str:
-        if path not in self._given:
-            raise ValueError("it was not sent along with the ensemble; submit it with `run` or `submit`")
-        return self._given[path]
-
-
-class Disk(Files):
-    """The file system, from the current directory on."""
-
-    def _text(self, path: str) -> str:
-        room = MOST_BYTES - sum(len(text.encode()) for text in self.read.values())
+    def _text(self, name: str) -> str:
+        path = os.path.join(self._folder, name)
+        if not os.path.lexists(path):
+            path = name
         try:
-            # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever
+            # as for the ensemble's own file, a FIFO must not hold us up
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise ValueError(f"there is no such file in {escape(os.getcwd())}") from None
+            with os.fdopen(fd, "rb") as file:
+                data = file.read(MOST + 1)
         except (OSError, ValueError) as exc:
-            raise ValueError(f"it cannot be opened ({getattr(exc, 'strerror', None) or exc})") from None
-        with open(fd, "rb") as file:
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise ValueError("it is no plain file")
-                data = file.read(room + 1)
-            except OSError as exc:
-                raise ValueError(f"it cannot be read ({exc.strerror})") from None
-        if len(data) > room:
-            raise ValueError(f"the files that an ensemble names may have {MOST_BYTES >> 10} KiB together")
+            raise ValueError(f"it cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
+        if not data:
+            data = b""
+        if len(data) > MOST:
+            raise ValueError(f"it is larger than {MOST >> 20} MiB")
         try:
-            return data.decode()
-        except UnicodeDecodeError:
-            raise ValueError("it is no text in UTF-8") from None
+            return data.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise ValueError(f"its byte {exc.start + 1} is not UTF-8") from None

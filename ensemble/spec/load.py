@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple, Type, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, beside, check, parameters, sampling
+from ensemble.spec import advice, check, parameters, sampling
+from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
@@ -31,24 +32,21 @@ class Loaded(NamedTuple):
 
     spec: Spec
     warnings: Tuple[Fault, ...]
-    #: the files that it names, as it spells them, with their content
-    files: Dict[str, str] = {}
+    #: texts of the files that it names, by their names as written; to load it again without them
+    files: Dict[str, str]
 
 
-def load(text: Union[str, bytes], file: str, files: Optional[Mapping[str, str]] = None) -> Loaded:
+def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    `files` has the content of the files that it names. Raises SpecError with every fault, in file order.
+    `beside` has the files that it names. Raises SpecError with every fault, in file order.
     """
-    return _load(text, file, beside.Given(files or {}))
-
-
-def _load(text: Union[str, bytes], file: str, files: beside.Files) -> Loaded:
+    beside = beside or Beside()
     characters, report = decode(text, file)
     root = None if characters is None else read(characters, report)
     if root is None:
         raise SpecError(report.faults)
-    root = _Shape(report, file, files).file(root)
+    root = _Shape(report, file, beside).file(root)
     check.check(root, report)
     spec = _validate(root, report)
     if spec is not None and not report.faults:
@@ -57,11 +55,11 @@ def _load(text: Union[str, bytes], file: str, files: beside.Files) -> Loaded:
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
-    return Loaded(spec, report.warnings, files.read)
+    return Loaded(spec, report.warnings, dict(beside.read))
 
 
 def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
-    """As `load`, of the file at that path; the files that it names are read too, from the current directory on.
+    """As `load`, of the file at that path.
 
     Raises UsageError where there is no plain file that can be read, and SpecError.
     """
@@ -87,7 +85,7 @@ def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
     finally:
         os.close(fd)
-    return _load(text, name, beside.Disk())
+    return load(text, name, Folder(os.path.dirname(name)))
 
 
 def _read(fd: int) -> bytes:
@@ -104,10 +102,10 @@ def _read(fd: int) -> bytes:
 class _Shape:
     """Brings the tree into the form that the models know. Nodes may be shared by aliases: new ones are made."""
 
-    def __init__(self, report: Report, file: str, files: beside.Files) -> None:
+    def __init__(self, report: Report, file: str, beside: Beside) -> None:
         self._report = report
         self._file = file
-        self._files = files
+        self._beside = beside
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
@@ -167,7 +165,7 @@ class _Shape:
         made = self._section(node, "job")
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
-            space = None if inner is _Told else parameters.read(inner, self._report, self._files.text)
+            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
             made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
         return made
 
