@@ -127,19 +127,20 @@ class Taken(NamedTuple):
     points: Optional[List[Point]] = None
 
 
-def take(engine: Engine, action: Action, group: str, number: int, jobs: JobSet) -> Taken:
+def take(engine: Engine, action: Action, asked: Optional[int], group: str, number: int, jobs: JobSet) -> Taken:
     """What this action submits of this set; the cursor moves on by that much.
 
-    The points of the action come first: each of them `count` times (once). Else it is the next `count` points of the set,
-    and all that remain where neither says a count. Without parameters it is `count` equal jobs.
+    The points of the action come first: each of them as often as `asked`, the action's count, says (once). Else it is the
+    next points of the set, as many as asked for there or in the set, and all that remain where neither says it. Without
+    parameters it is that many equal jobs.
     """
     if action.parameters is not None:
         points = list(action.parameters)
-        return Taken(len(points) * (action.count or 1), 0, points)
-    count = action.count or jobs.wanted
+        return Taken(len(points) * (1 if asked is None else asked), 0, points)
+    count = jobs.wanted if asked is None else asked
     sample = engine.samples.of(group, number)
     if sample is None:
-        return Taken(count or 1)
+        return Taken(jobs.count if count is None else count)
     first = engine.taken[group][number]
     left = count if sample.total is None else sample.total - first
     assert left is not None, "the file was checked: a sample without an end has a count"

@@ -39,6 +39,7 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "variables",
 )
 
 

@@ -283,7 +283,7 @@ class Running:
                 }
                 for rule in engine.book.rules
             ],
-            "variables": {},
+            "variables": dict(engine.variables),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:

@@ -37,6 +37,35 @@ _INT = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _NAME = f"letters, digits and _, not first a digit, at most {_LONGEST_NAME}"
 
+#: parts of the JSON Schema
+_VALUE = {"type": ["number", "string", "boolean"]}
+_POINT = {"type": "object", "additionalProperties": _VALUE, "minProperties": 1}
+_NUMBER = {"type": "number"}
+_AXIS: Dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": _VALUE, "minItems": 1},
+        *(
+            {"type": "object", "properties": {kind: schema}, "required": [kind], "additionalProperties": False}
+            for kind, schema in (
+                ("range", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 3}),
+                ("linspace", {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}),
+                ("uniform", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}),
+                ("loguniform", {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}),
+                ("choice", {"type": "array", "items": _VALUE, "minItems": 1}),
+                ("file", {"type": "string"}),
+            )
+        ),
+    ]
+}
+SPACE: Dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "properties": {"file": {"anyOf": [{"type": "string"}, _AXIS]}, "custom": {"anyOf": [{"type": "string"}, _AXIS]}},
+    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": 60},
+    "additionalProperties": _AXIS,
+}
+POINTS: Tuple[Dict[str, Any], ...] = (_POINT, {"type": "array", "items": _POINT, "minItems": 1})
+
 #: the content of a file that the spec names. Raises ValueError with a sentence
 TextOf = Callable[[str], str]
 Number = Union[int, float]
@@ -105,6 +134,18 @@ def points(given: Any) -> List[Point]:
         raise ValueError(f"expected names that differ in more than case, not '{both[0]}' and '{both[1]}'")
     # the names in one order, so that equal jobs look alike
     return [{name: point[name] for name in made[0]} for point in made]
+
+
+def points_or_none(given: Any) -> Optional[Tuple[Point, ...]]:
+    """As `points`; None is none."""
+    return None if given is None else tuple(points(given))
+
+
+def space_or_none(given: Any) -> Optional[Space]:
+    """What `read` made, or None. Raises ValueError for anything else."""
+    if given is None or isinstance(given, Space):
+        return given
+    raise ValueError("expected a mapping of names to lists or distributions")
 
 
 class _Reader:
