@@ -85,4 +85,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "parameters": {},
     }
