@@ -249,7 +249,7 @@ class Running:
         id = row["id"]
         if id is None:
             return {**row, "where": None}
-        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id)}
+        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id, row["params"])}
 
     def summary(self) -> Dict[str, Any]:
         """SUMMARY of the protocol."""
@@ -284,15 +284,12 @@ class Running:
                 for rule in engine.book.rules
             ],
             "variables": dict(engine.variables),
+            "parameters": engine.samples.table(engine.taken),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:
-        """Rows of the jobs that are in the engine, in order of submission; then those that are held."""
-        rows = [self.shown_row(job.row()) for job in self.engine.jobs.values()]
-        for batch in self.engine.held:
-            for index in range(batch.first, batch.first + batch.jobs):
-                rows.append(_held_row(batch.group, batch.rule, batch.firing, index))
-        return rows
+        """Rows of the jobs that were submitted and have not left the engine; those that are held stand in `rows.py`."""
+        return [self.shown_row(job.row()) for job in self.engine.jobs.values()]
 
     # ---- those who watch
 
@@ -354,11 +351,3 @@ class Running:
         for watcher in list(self.watchers):
             watcher.keepalive()
             self._let_go(watcher)
-
-
-def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
-    row: Dict[str, Any] = dict.fromkeys(
-        ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
-    )
-    row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
-    return row

@@ -28,6 +28,8 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
+from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
+from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -74,11 +76,11 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("custom", "strict", "algorithm", "models", "members", "simulate"),
-    "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
+    "job": ("metrics", "retries"),
     "rule": ("topic", "on_error"),
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
     "action": ("urgency", "grow", "shrink", "custom", "signal"),
-    "action key": ("parameters", "args", "data", "job"),
+    "action key": ("args", "data", "job"),
     "limit": (),
 }
 
@@ -131,6 +133,8 @@ Failures = Annotated[
     Union[int, str], As(_failures, ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0}))
 ]
 When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
+Parameters = Annotated[Any, As(space_or_none, (SPACE,))]
+Points = Annotated[Optional[Tuple[Point, ...]], As(points_or_none, POINTS)]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
@@ -203,7 +207,9 @@ class JobSet(_Model):
         default=(), description="a command line, split as a shell splits words, or a list of words"
     )
     script: Optional[StrictStr] = Field(None, description="lines for /bin/sh, in place of a command")
-    count: Count = Field(1, description="jobs that one submission of the group makes")
+    count: Count = Field(
+        1, description="jobs that one submission of the group makes; with parameters all the points that remain"
+    )
     nodes: Optional[Nodes] = Field(None, description="nodes of a job; without it the queue chooses")
     tasks: Optional[Nodes] = Field(
         None, description="tasks of a job; without it one, or one per node where nodes is given"
@@ -228,6 +234,21 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    parameters: Parameters = Field(
+        None, description="what its jobs differ in: names, each with a list of values or a distribution"
+    )
+    sample: Optional[Literal["grid", "zip", "random", "lhs", "sobol", "halton"]] = Field(
+        None, description="how points are chosen; without it grid, or random where there is a distribution"
+    )
+    samples: Optional[Count] = Field(None, description="points that are drawn in all")
+    seed: Optional[Annotated[int, Between(0, MOST_SEED)]] = Field(
+        None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
+    )
+
+    @property
+    def wanted(self) -> Optional[int]:
+        """Jobs of one submission; None is all the points that remain."""
+        return self.count if self.parameters is None or "count" in self.model_fields_set else None
 
     @field_validator("name")
     @classmethod
@@ -273,6 +294,7 @@ class Action(_Model):
         None, description="what it acts on: a group, for enable and disable a rule's id, for set a variable"
     )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
     duration: Optional[DurationOf] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[NodesOf] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[NodesOf] = Field(None, description="submit: tasks, in place of the group's")
