@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending
+from ensemble.engine import calls, ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -35,7 +35,10 @@ class Firing:
         self.number = number
         #: what it fired on
         self.occasion = occasion
+        #: of its next job
         self.index = 0
+        #: functions that it has called
+        self.calls = 0
 
     def cause(self, action: Action) -> Cause:
         return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
@@ -55,10 +58,18 @@ class Firing:
 def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
     firing = Firing(engine, rule, number, occasion)
-    for action in rule.rule.actions:
-        _ACTIONS[action.name](firing, action)
-        if engine.closed:
-            return
+    try:
+        for action in rule.rule.actions:
+            perform(firing, action)
+            if engine.closed:
+                return
+    finally:
+        calls.done(firing)
+
+
+def perform(firing: Firing, action: Action) -> None:
+    """Carry out one action."""
+    _ACTIONS[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
@@ -76,6 +87,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
     ending.drop(engine)
+    engine.calls.drop()
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
@@ -177,6 +189,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "custom": lambda firing, action: calls.call(firing, action),
 }
 
 

@@ -7,7 +7,7 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
@@ -18,6 +18,8 @@ from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+#: statistics that are kept of every group where functions take part
+FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -26,7 +28,19 @@ FIRE, DROP, LATER = "fire", "drop", "later"
 class RuleState:
     """One rule: its file's words compiled, and how far it has come."""
 
-    __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
+    __slots__ = (
+        "condition",
+        "enabled",
+        "error",
+        "failed",
+        "fired",
+        "metric",
+        "missed",
+        "number",
+        "rule",
+        "skip",
+        "until",
+    )
 
     def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
         #: place in the file, from 0
@@ -43,7 +57,9 @@ class RuleState:
         self.until = 0.0
         #: an occasion was dropped in this cooldown, and its end is looked at once more
         self.missed = False
-        #: why it failed; a failed rule never fires again
+        #: a failed rule never fires again
+        self.failed = False
+        #: why it failed, or went wrong the last time where it goes on all the same
         self.error: Optional[str] = None
 
     @property
@@ -60,15 +76,16 @@ class RuleState:
     @property
     def live(self) -> bool:
         """Can it still fire, if an occasion comes?"""
-        return self.enabled and self.error is None and self.remaining != 0
+        return self.enabled and not self.failed and self.remaining != 0
 
     @property
     def submits(self) -> bool:
-        return any(action.name == "submit" for action in self.rule.actions)
+        """Does it submit, or call a function, which may?"""
+        return any(action.name in ("submit", "custom") for action in self.rule.actions)
 
     @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? Heartbeat rules that submit and have firings left do."""
+        """Does it keep the ensemble from ending? Heartbeat rules that submit or call and have firings left do."""
         return self.rule.trigger == "heartbeat" and self.submits and self.live
 
     def gate(self, t: float) -> str:
@@ -92,9 +109,17 @@ class RuleState:
         self.until = t + self.rule.cooldown if self.rule.cooldown else 0.0
         return self.fired
 
+    def fail(self, error: str) -> None:
+        """It has gone wrong; `on_error` says what that means for it."""
+        self.error = error
+        if self.rule.on_error == "fail":
+            self.failed = True
+        elif self.rule.on_error == "disable":
+            self.enabled = False
+
     def state(self, t: float) -> str:
         """For people: failed, disabled, spent, cooldown or ready."""
-        if self.error is not None:
+        if self.failed:
             return "failed"
         if self.remaining == 0:
             return "spent"
@@ -106,16 +131,31 @@ class RuleState:
         return SetTimer(f"{COOLDOWN}{self.number}", self.until)
 
     def to_json(self) -> List[Any]:
-        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error]
+        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error]
 
     def restore(self, state: Any) -> None:
         """Take up what `to_json` wrote. Raises RecordError."""
         try:
-            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error = state
+            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error = state
         except (TypeError, ValueError) as exc:
             raise RecordError(f"this is no state of a rule: {str(state)[:120]}") from exc
         if id != self.id:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
+
+
+def _shown(rule: Rule, groups: Collection[str]) -> Set[Metric]:
+    """The metrics in its `log` lines."""
+    lines = [str(action.value) for action in rule.actions if action.name == "log"]
+    return {metrics.parse(path, groups) for line in lines for _, path in log_paths(line)}
+
+
+def _for_functions(groups: Iterable[str]) -> Iterator[Metric]:
+    """What a function may read of every group, whatever it asks for."""
+    for group in groups:
+        for stat in FOR_FUNCTIONS:
+            yield Metric(stat, group, "success", "duration")
+            yield Metric(stat, group, "success", "pending")
+            yield Metric(stat, group, "", metrics.LEGACY_PENDING)
 
 
 class RuleBook:
@@ -131,21 +171,39 @@ class RuleBook:
         self.shows: Set[Metric] = set()
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
-        for number, rule in enumerate(spec.rules):
-            metric = condition = None
-            if rule.trigger == "metric":
-                metric = metrics.parse(rule.name or "", groups)
-                condition = conditions.compile(rule.when)
-                self.reads.setdefault(metric, []).append(number)
-            else:
-                named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
-                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
-            for action in rule.actions:
-                if action.name == "log":
-                    self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
-            state = RuleState(number, rule, metric, condition)
-            self.rules.append(state)
-            self.by_id[rule.id] = state
+        for rule in spec.rules:
+            self._put(rule, groups)
+        if spec.steered:
+            self.shows.update(_for_functions(groups))
+        self._index()
+
+    def add(self, rule: Rule, groups: Collection[str]) -> Tuple[RuleState, Set[Metric]]:
+        """A rule joins the others while the ensemble runs. Also the metrics that it shows."""
+        state = self._put(rule, groups)
+        self._index()
+        return state, _shown(rule, groups)
+
+    def metrics(self, rule: RuleState) -> Iterator[Metric]:
+        """The metrics whose changes wake that rule."""
+        return (metric for metric, numbers in self.reads.items() if rule.number in numbers)
+
+    def _put(self, rule: Rule, groups: Collection[str]) -> RuleState:
+        number = len(self.rules)
+        metric = condition = None
+        if rule.trigger == "metric":
+            metric = metrics.parse(rule.name or "", groups)
+            condition = conditions.compile(rule.when)
+            self.reads.setdefault(metric, []).append(number)
+        else:
+            named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
+            self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+        self.shows.update(_shown(rule, groups))
+        state = RuleState(number, rule, metric, condition)
+        self.rules.append(state)
+        self.by_id[rule.id] = state
+        return state
+
+    def _index(self) -> None:
         #: event of RFC 21 -> triggers that rules have on it, apart from how jobs end
         self.on_event: Dict[str, Tuple[str, ...]] = {}
         used = {trigger for trigger, _ in self._by_trigger}

@@ -12,14 +12,16 @@ import errno
 import syslog
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set
 
-from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
+from ensemble.engine import calls
+from ensemble.engine.actions import FOR_MEMBER, Action, Call, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
+from ensemble.engine.events import Acknowledged, Answered, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
 from ensemble.engine.snapshot import snapshot
-from ensemble.errors import TransitionError
-from ensemble.members.base import Member, Timer
+from ensemble.errors import MemberError, TransitionError
+from ensemble.members.base import Member, Submitter, Timer
+from ensemble.service.functions import Functions, Surroundings, results
 from ensemble.service.protocol import Reply
 from ensemble.service.store import Commit, Snapshot, Store
 
@@ -88,16 +90,16 @@ class Running:
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
+        #: job events that the member was asked for beyond BASE_EVENTS
+        self.wanted = engine.wanted_events
+        self._functions: Optional[Functions] = None
 
     # ---- events in, actions out
 
     def announce(self, name: str, file: str) -> None:
         """Write the first record: what was submitted."""
-        self.seq += 1
         given = {"id": self.id, "name": name, "file": file, "debug": self.engine.spec.logging.debug}
-        record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
-        self.number += 1
-        self._store.commit(self.id, Commit(self.number, [], [], [record], []), lambda error: None)
+        self._note([Record(self.given["t_submit"], "submitted", given)])
 
     def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
         """Take one event along the whole path; `then` is called once it is kept. Never raises."""
@@ -120,6 +122,8 @@ class Running:
         except TransitionError as exc:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}: {exc}; the event is dropped")
             actions = [Record(self._clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
+        if self.engine.wanted_events != self.wanted:
+            self._want(self.engine.wanted_events)
         records: List[Dict[str, Any]] = []
         rows: List[Dict[str, Any]] = []
         intents: List[str] = []
@@ -132,9 +136,7 @@ class Running:
             elif isinstance(action, SetTimer):
                 todo.append(action)
             else:
-                intents.append(
-                    str(action.key) if isinstance(action, Submit) else f"{type(action).__name__} {action.id}"
-                )
+                intents.append(_intent(action))
                 todo.append(action)
 
         def committed(error: Optional[str]) -> None:
@@ -151,6 +153,7 @@ class Running:
                     self._changed = True
                     self._gather()
                 if ended and self.engine.final is not None:
+                    self._end_functions()
                     self.flush()
                     self._on_end(self)
             except Exception as exc:
@@ -175,6 +178,53 @@ class Running:
             self._member.perform(self.id, action)
             if isinstance(action, Submit):
                 self.unanswered.add(action.key)
+        elif isinstance(action, Call):
+            self.call(action.call)
+
+    def _want(self, events: FrozenSet[str]) -> None:
+        """A rule that was added waits for other events than those before it."""
+        self.wanted = events
+        try:
+            self._member.want(self.id, events)
+        except MemberError as exc:
+            self._note([Record(self._clock(), "error", {"text": str(exc), "rule": None})])
+
+    def call(self, id: str) -> None:
+        """Have a function called; its answer comes as an event."""
+        if self._functions is None:
+            where = Surroundings(self.engine.spec.custom, Submitter(**self.given["submitter"]), self.given["file"])
+            self._functions = Functions(
+                self._member,
+                where,
+                request=self._request,
+                answered=lambda id, data: self.feed(Answered(self._clock(), id, data)),
+                printed=self._printed,
+                log=lambda level, text: self._log(level, f"ensemble {self.id}: {text}"),
+                clock=self._clock,
+            )
+        self._functions.call(id)
+
+    def _request(self, id: str) -> Optional[Dict[str, Any]]:
+        request = calls.request(self.engine, id)
+        if request is not None:
+            active = [self.shown_row(job.row()) for job in self.engine.jobs.values() if job.ended is not None]
+            request["results"] = results(self.engine.calls.pending[id], self._store, self.id, active)
+        return request
+
+    def _printed(self, id: str, lines: List[str]) -> None:
+        """What a function has printed goes into the log."""
+        if self.broken is None and not self.frozen:
+            rule = id.split("/")[0]
+            self._note([Record(self._clock(), "log", {"text": line, "rule": rule}) for line in lines])
+            self._changed = True
+            self._gather()
+
+    def _note(self, lines: List[Record]) -> None:
+        """Keep lines of ours that no event has caused."""
+        records = [self._numbered(record, self.seq + n) for n, record in enumerate(lines, 1)]
+        self.seq += len(records)
+        self.number += 1
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -209,10 +259,8 @@ class Running:
             Record(now, "error", {"text": self.broken, "rule": None}),
             Record(now, "state", {"state": "failed", "reason": self.broken}),
         ]
-        records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
-        self.seq += len(records)
-        self.number += 1
-        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
+        self._note(last)
+        self._end_functions()
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
@@ -246,9 +294,15 @@ class Running:
             timer.cancel()
         self._timers.clear()
         self._flush = None
+        self._end_functions()
         for watcher in self.watchers:
             watcher.reply.error(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
         self.watchers.clear()
+
+    def _end_functions(self) -> None:
+        if self._functions is not None:
+            self._functions.close()
+            self._functions = None
 
     # ---- what people see
 
@@ -379,13 +433,34 @@ class Running:
             watcher.reply.send({"records": []})
 
 
+def _intent(action: Action) -> str:
+    if isinstance(action, Submit):
+        return str(action.key)
+    if isinstance(action, (Cancel, Kill)):
+        return f"{type(action).__name__} {action.id}"
+    return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__
+
+
 def _is_end(record: Dict[str, Any]) -> bool:
     return record["type"] == "state" and record.get("state") in ("complete", "failed", "cancelled", "halted")
 
 
 def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
     row: Dict[str, Any] = dict.fromkeys(
-        ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
+        (
+            "id",
+            "result",
+            "exit_code",
+            "signal",
+            "cause",
+            "note",
+            "t_submit",
+            "t_start",
+            "t_end",
+            "ranks",
+            "where",
+            "ended",
+        )
     )
     row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
     return row

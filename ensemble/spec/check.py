@@ -8,9 +8,10 @@ value has the wrong shape, since the models tell that, and about groups where it
 from __future__ import annotations
 
 import re
-from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ensemble.spec import condition, metrics, units
+from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -31,6 +32,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "log": (("value",), ()),
     "enable": (("label",), ()),
     "disable": (("label",), ()),
+    "custom": (("label",), ("args", "value")),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
@@ -74,9 +76,9 @@ def _ages(path: str, groups: Collection[str]) -> bool:
         return False
 
 
-def check(root: Node, report: Report) -> None:
-    """Tell every fault that lies between places."""
-    _Check(root, report).run()
+def check(root: Node, report: Report, functions: Functions, ids: Iterable[str] = ()) -> None:
+    """Tell every fault that lies between places. `functions` are those of actions; `ids` are of rules elsewhere."""
+    _Check(root, report, functions, ids).run()
 
 
 class _Everything(Dict[str, Node]):
@@ -100,8 +102,9 @@ def misspelt(node: Node, key: str, known: Collection[str]) -> bool:
 
 
 class _Check:
-    def __init__(self, root: Node, report: Report) -> None:
+    def __init__(self, root: Node, report: Report, functions: Functions, ids: Iterable[str]) -> None:
         self._report = report
+        self._functions = functions
         self._root = root
         self._jobs = root.get("jobs")
         self._rules = root.get("rules")
@@ -111,7 +114,7 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
-        self._ids: Dict[str, Node] = {}
+        self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
 
     def run(self) -> None:
         for section, node in (("jobs", self._jobs), ("rules", self._rules)):
@@ -297,10 +300,29 @@ class _Check:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
+            elif name == "custom":
+                self._function(label, told)
         if name == "log":
             self._line(action.get("value"))
 
+    def _function(self, node: Node, name: str) -> None:
+        known, doubtful, of = self._functions
+        if name in known or "*" in known:
+            return
+        if doubtful:
+            self._report.warn(node, f"{of} may have no function {shown(name)}")
+            return
+        self._report.add(
+            node,
+            f"no function is called {shown(name)}",
+            value=name,
+            expected=f"one of {listed(sorted(known))}" if known else "custom: with the function's Python source",
+            suggestion=lambda: nearest(name, known),
+        )
+
     def _wanted(self, action: str) -> str:
+        if action == "custom":
+            return "the function's name"
         if action == "log":
             return "the line"
         if action in ("enable", "disable"):

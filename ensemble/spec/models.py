@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     StrictBool,
     StrictStr,
     ValidationError,
@@ -68,17 +69,17 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 TRIGGERS = ("start", "metric", *JOB_TRIGGERS, "group-complete", "heartbeat", "timer", "idle", "end")
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable")
+ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "custom")
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("variables", "custom", "strict", "algorithm", "models", "members", "simulate"),
+    "file": ("variables", "strict", "algorithm", "models", "members", "simulate"),
     "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
-    "rule": ("topic", "on_error", "keep_alive"),
+    "rule": ("topic", "keep_alive"),
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink", "custom", "signal", "set"),
-    "action key": ("parameters", "args", "data", "job"),
+    "action": ("urgency", "grow", "shrink", "signal", "set"),
+    "action key": ("parameters", "data", "job"),
     "limit": (),
 }
 
@@ -243,7 +244,9 @@ class Action(_Model):
     """One action of a rule. Which keys go with which name is checked in `check.py`."""
 
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
-    label: Optional[Text] = Field(None, description="what it acts on: a group, or for enable and disable a rule's id")
+    label: Optional[Text] = Field(
+        None, description="what it acts on: a group, for enable and disable a rule's id, for custom a function"
+    )
     count: Optional[Count] = Field(None, description="submit: jobs of each set, in place of the group's count")
     duration: Optional[Duration] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[Nodes] = Field(None, description="submit: nodes, in place of the group's")
@@ -254,7 +257,10 @@ class Action(_Model):
         None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
     )
     status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
-    value: Optional[Plain] = Field(None, description="log: the line; {metric.paths} in braces are filled in")
+    value: Optional[Plain] = Field(
+        None, description="log: the line; {metric.paths} in braces are filled in. custom: what action.value() answers"
+    )
+    args: Optional[Plain] = Field(None, description="custom: what the function gets as args")
 
 
 class Rule(_Model):
@@ -275,6 +281,9 @@ class Rule(_Model):
     repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")
     cooldown: Duration = Field(0.0, description="time after a firing in which occasions are dropped")
+    on_error: Literal["fail", "disable", "ignore"] = Field(
+        "fail", description="what follows when the rule, or a function that it called, fails"
+    )
 
     @field_validator("id")
     @classmethod
@@ -282,6 +291,27 @@ class Rule(_Model):
         if not NAME.fullmatch(value) or len(value) > 100:
             raise ValueError("expected a rule's id: letters, digits, _ and -, not first a digit or -, at most 100")
         return value
+
+
+class Custom(_Model):
+    """`custom:` of the file, as `spec.custom` brings it into shape."""
+
+    source: Optional[StrictStr] = Field(None, description="Python source, as it stands in the file or in `file`")
+    file: Optional[Filled] = Field(None, description="a file of Python source, relative to the ensemble's file")
+    module: Optional[Filled] = Field(None, description="a module that can be imported where the functions run")
+
+
+class Written:
+    """The tree of a file, in which later rules are read as its own were. All are equal: it adds nothing to a spec."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Written)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 class Spec(_Model):
@@ -297,6 +327,9 @@ class Spec(_Model):
         "none",
         description='failed jobs that a complete ensemble may have: none, all, a number, or a share such as "10%"',
     )
+    custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    #: kept where functions may answer rules
+    _written: Optional[Written] = PrivateAttr(None)
 
     @field_validator("name")
     @classmethod
@@ -304,6 +337,11 @@ class Spec(_Model):
         if not TITLE.fullmatch(value) or len(value) > 100:
             raise ValueError("expected a name of letters, digits, _, - and ., not first - or ., at most 100")
         return value
+
+    @property
+    def steered(self) -> bool:
+        """Do functions take part in it, which may answer any action and rule?"""
+        return any(action.name == "custom" for rule in self.rules for action in rule.actions)
 
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:
