@@ -10,6 +10,7 @@ source that stands in a file or beside it `Action` and `Rule` are there already;
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 
@@ -128,6 +129,9 @@ class Value:
 
 
 _STATES = ("success", "failed", "finished")
+#: statistics that are there for functions; others only where a rule reads them
+_KEPT = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
+_MORE = re.compile(r"ewm|p\d\d")
 
 
 class Metrics:
@@ -173,6 +177,8 @@ class Metrics:
             return _number(self._variables[parts[1]])
         if parts[0] == "count" and len(parts) == 3 and parts[2] in self._counts.get(parts[1], ()):
             return self._counts[parts[1]][parts[2]]
+        if parts[0] not in _KEPT and not _MORE.fullmatch(parts[0]):
+            raise KeyError(f"no metric is called '{path}'")
         if len(parts) == 2:
             for group in self._counts:
                 if parts[1] == f"{group}-duration":
@@ -190,13 +196,9 @@ class Metrics:
         stats = self._statistics.get(where)
         if stats is None:
             return 0 if stat == "n" else None
-        if stat not in stats and stat not in self._kept():
+        if stat not in stats and stat not in _KEPT:
             raise KeyError(f"'{path}' is not kept: a rule of the file on that metric makes the ensemble keep it")
         return _number(stats.get(stat))
-
-    @staticmethod
-    def _kept() -> Any:
-        return ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 
 
 def _number(value: Any) -> Optional[float]:

@@ -151,7 +151,8 @@ class Keeper:
         except OSError:
             data = b""
         if not data:
-            self._close()
+            # it has ended, or has closed what it answers through
+            self._garbage()
             return
         self.from_worker += data
         while len(self.from_worker) >= 4:
@@ -175,7 +176,7 @@ class Keeper:
             self._tell({**answer, "event": "answer"})
 
     def _garbage(self) -> None:
-        """Something else than the worker has written into its socket: it cannot be trusted any more."""
+        """A function has closed the worker's socket, or written into it: what comes cannot be trusted any more."""
         self._close()
         if self.process is not None:
             self.process.kill()

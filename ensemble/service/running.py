@@ -11,19 +11,17 @@ from __future__ import annotations
 import errno
 import syslog
 import traceback
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set
 
-from ensemble.engine import calls
 from ensemble.engine.actions import FOR_MEMBER, Action, Call, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Acknowledged, Answered, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
 from ensemble.engine.snapshot import snapshot
-from ensemble.errors import MemberError, TransitionError
-from ensemble.members.base import Member, Submitter, Timer
-from ensemble.service.functions import Functions, Surroundings, results
-from ensemble.service.protocol import Reply
+from ensemble.errors import TransitionError
+from ensemble.members.base import Member, Timer
+from ensemble.service.calling import Calling
 from ensemble.service.store import Commit, Snapshot, Store
+from ensemble.service.watchers import Watcher, is_end
 
 #: seconds for which records are gathered before they go to the watchers
 _GATHER = 0.05
@@ -31,24 +29,11 @@ _GATHER = 0.05
 _PICTURE = 0.5
 #: events after which the engine's state is kept, so that a restart need not replay them
 _SNAPSHOT = 500
-#: records in one message of a watch stream
-_MESSAGE = 500
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
 
 
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
-
-
-@dataclass
-class Watcher:
-    """One `watch` stream."""
-
-    reply: Reply
-    #: seq of the last record sent
-    since: int
-    #: what the caller sent, to match a `watch-cancel`
-    payload: Any = None
 
 
 class Running:
@@ -84,22 +69,20 @@ class Running:
         self._member = member
         self._store = store
         self._log = log
-        self._clock = clock
+        self.clock = clock
         self._on_end = on_end
         self._timers: Dict[str, Timer] = {}
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
-        #: job events that the member was asked for beyond BASE_EVENTS
-        self.wanted = engine.wanted_events
-        self._functions: Optional[Functions] = None
+        self.calling = Calling(self, member, store, log)
 
     # ---- events in, actions out
 
     def announce(self, name: str, file: str) -> None:
         """Write the first record: what was submitted."""
         given = {"id": self.id, "name": name, "file": file, "debug": self.engine.spec.logging.debug}
-        self._note([Record(self.given["t_submit"], "submitted", given)])
+        self.note([Record(self.given["t_submit"], "submitted", given)])
 
     def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
         """Take one event along the whole path; `then` is called once it is kept. Never raises."""
@@ -121,9 +104,8 @@ class Running:
             actions = self.engine.handle(event)
         except TransitionError as exc:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}: {exc}; the event is dropped")
-            actions = [Record(self._clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
-        if self.engine.wanted_events != self.wanted:
-            self._want(self.engine.wanted_events)
+            actions = [Record(self.clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
+        self.calling.follow()
         records: List[Dict[str, Any]] = []
         rows: List[Dict[str, Any]] = []
         intents: List[str] = []
@@ -153,7 +135,7 @@ class Running:
                     self._changed = True
                     self._gather()
                 if ended and self.engine.final is not None:
-                    self._end_functions()
+                    self.calling.stop()
                     self.flush()
                     self._on_end(self)
             except Exception as exc:
@@ -161,7 +143,7 @@ class Running:
 
         self.seq += len(records)
         # a halted one may be resumed and halt again by one event
-        ended = any(_is_end(record) for record in records)
+        ended = any(is_end(record) for record in records)
         self.number += 1
         self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
         # a snapshot costs what is active, and so comes the later the more that is
@@ -179,52 +161,16 @@ class Running:
             if isinstance(action, Submit):
                 self.unanswered.add(action.key)
         elif isinstance(action, Call):
-            self.call(action.call)
+            self.calling.call(action.call)
 
-    def _want(self, events: FrozenSet[str]) -> None:
-        """A rule that was added waits for other events than those before it."""
-        self.wanted = events
-        try:
-            self._member.want(self.id, events)
-        except MemberError as exc:
-            self._note([Record(self._clock(), "error", {"text": str(exc), "rule": None})])
-
-    def call(self, id: str) -> None:
-        """Have a function called; its answer comes as an event."""
-        if self._functions is None:
-            where = Surroundings(self.engine.spec.custom, Submitter(**self.given["submitter"]), self.given["file"])
-            self._functions = Functions(
-                self._member,
-                where,
-                request=self._request,
-                answered=lambda id, data: self.feed(Answered(self._clock(), id, data)),
-                printed=self._printed,
-                log=lambda level, text: self._log(level, f"ensemble {self.id}: {text}"),
-                clock=self._clock,
-            )
-        self._functions.call(id)
-
-    def _request(self, id: str) -> Optional[Dict[str, Any]]:
-        request = calls.request(self.engine, id)
-        if request is not None:
-            active = [self.shown_row(job.row()) for job in self.engine.jobs.values() if job.ended is not None]
-            request["results"] = results(self.engine.calls.pending[id], self._store, self.id, active)
-        return request
-
-    def _printed(self, id: str, lines: List[str]) -> None:
-        """What a function has printed goes into the log."""
-        if self.broken is None and not self.frozen:
-            rule = id.split("/")[0]
-            self._note([Record(self._clock(), "log", {"text": line, "rule": rule}) for line in lines])
-            self._changed = True
-            self._gather()
-
-    def _note(self, lines: List[Record]) -> None:
-        """Keep lines of ours that no event has caused."""
+    def note(self, lines: List[Record]) -> None:
+        """Keep lines that no event has caused, and show them."""
         records = [self._numbered(record, self.seq + n) for n, record in enumerate(lines, 1)]
         self.seq += len(records)
         self.number += 1
         self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
+        self._changed = True
+        self._gather()
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -234,7 +180,7 @@ class Running:
 
         def expired() -> None:
             self._timers.pop(name, None)
-            self.feed(TimerExpired(max(self._clock(), at), name))
+            self.feed(TimerExpired(max(self.clock(), at), name))
 
         self._timers[name] = self._member.call_at(at, expired)
 
@@ -252,15 +198,15 @@ class Running:
             self._log(syslog.LOG_ERR, f"ensemble {self.id} could not be put away:\n{traceback.format_exc()}")
 
     def _bury(self) -> None:
-        now = self._clock()
+        now = self.clock()
         self.engine.final, self.engine.ending, self.engine.t_end = "failed", None, now
         self.engine.reason = self.broken
         last = [
             Record(now, "error", {"text": self.broken, "rule": None}),
             Record(now, "state", {"state": "failed", "reason": self.broken}),
         ]
-        self._note(last)
-        self._end_functions()
+        self.note(last)
+        self.calling.stop()
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
         try:
             for id in ids:
@@ -294,15 +240,10 @@ class Running:
             timer.cancel()
         self._timers.clear()
         self._flush = None
-        self._end_functions()
+        self.calling.stop()
         for watcher in self.watchers:
-            watcher.reply.error(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
+            watcher.cut(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
         self.watchers.clear()
-
-    def _end_functions(self) -> None:
-        if self._functions is not None:
-            self._functions.close()
-            self._functions = None
 
     # ---- what people see
 
@@ -346,7 +287,7 @@ class Running:
                     "trigger": rule.rule.trigger,
                     "fired": rule.fired,
                     "remaining": rule.remaining,
-                    "state": rule.state(self._clock()),
+                    "state": rule.state(self.clock()),
                     "error": rule.error,
                 }
                 for rule in engine.book.rules
@@ -372,7 +313,7 @@ class Running:
 
     def _gather(self) -> None:
         if self.watchers and self._flush is None:
-            self._flush = self._member.call_at(self._clock() + _GATHER, self._flushed)
+            self._flush = self._member.call_at(self.clock() + _GATHER, self._flushed)
 
     def _flushed(self) -> None:
         self._flush = None
@@ -382,7 +323,7 @@ class Running:
         """Send each watcher what it has not seen."""
         if not self.watchers:
             return
-        now = self._clock()
+        now = self.clock()
         picture = None
         if self._changed and (now - self._pictured >= _PICTURE or self.engine.final is not None):
             self._changed, self._pictured = False, now
@@ -403,34 +344,25 @@ class Running:
         return {"seq": self.seq, "t": now, "type": "metric", "groups": groups}
 
     def _send(self, watcher: Watcher, picture: Optional[Dict[str, Any]] = None) -> None:
-        while True:
-            records = self._store.records(self.id, watcher.since, _MESSAGE)
-            if records:
-                watcher.since = records[-1]["seq"]
-            last = len(records) < _MESSAGE
-            # the picture goes before the record of the end, which closes the stream
-            if last and picture is not None:
-                if records and _is_end(records[-1]):
-                    end = records[-1]
-                    records = [*records[:-1], {**picture, "seq": end["seq"] - 1}, end]
-                else:
-                    records = [*records, picture]
-            if records:
-                watcher.reply.send({"records": records})
-            if last:
-                return
+        watcher.tell(lambda since, most: self._store.records(self.id, since, most), picture)
+        self._let_go(watcher)
+
+    def _let_go(self, watcher: Watcher) -> None:
+        if not watcher.open and watcher in self.watchers:
+            self.watchers.remove(watcher)
 
     def _end_streams(self) -> None:
         if self.engine.final is None:
             return
         for watcher in self.watchers:
-            watcher.reply.end()
+            watcher.end()
         self.watchers.clear()
 
     def keepalive(self) -> None:
         """Show the watchers that the service lives."""
-        for watcher in self.watchers:
-            watcher.reply.send({"records": []})
+        for watcher in list(self.watchers):
+            watcher.keepalive()
+            self._let_go(watcher)
 
 
 def _intent(action: Action) -> str:
@@ -439,10 +371,6 @@ def _intent(action: Action) -> str:
     if isinstance(action, (Cancel, Kill)):
         return f"{type(action).__name__} {action.id}"
     return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__
-
-
-def _is_end(record: Dict[str, Any]) -> bool:
-    return record["type"] == "state" and record.get("state") in ("complete", "failed", "cancelled", "halted")
 
 
 def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:

@@ -290,7 +290,9 @@ def test_a_wrong_answer_fails_the_rule(steered: Any, item: Any, told: str) -> No
 
 
 def test_a_wrong_answer_does_nothing_at_all(steered: Any) -> None:
-    w = steered([CALL], functions={"f": says({**answer(action("submit", "a"), action("submit", "b")), "state": {"n": 1}})})
+    w = steered(
+        [CALL], functions={"f": says({**answer(action("submit", "a"), action("submit", "b")), "state": {"n": 1}})}
+    )
     w.run()
     assert (w.submits(), w.engine.calls.states) == ([], {})
     assert "action 2: no group is called 'b'" in w.engine.reason

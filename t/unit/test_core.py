@@ -19,7 +19,7 @@ COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "f
 SUMMARY = {"id", "name", "state", "reason", "t_submit", "t_end", "jobs"}
 JOB = {
     "id", "group", "state", "result", "exit_code", "signal", "cause", "note", "attempt", "rule", "firing", "index", "t_submit",
-    "t_start", "t_end", "ranks", "params", "values", "where",
+    "t_start", "t_end", "ranks", "params", "values", "ended", "where",
 }  # fmt: skip
 RULE = {"id", "trigger", "fired", "remaining", "state", "error"}
 STATES = {"held", "submitting", "pending", "running", "finished", "inactive"}
@@ -266,7 +266,7 @@ def test_stats(house: House) -> None:
     house.member.refuse(done)
     assert house.ask("stats", {}).answer == {
         "host": "process", "pid": os.getpid(), "supervisor_pid": 42, "version": __version__, "t_start": T0,
-        "restarts": 3, "ensembles": 2, "active": 1, "member": "fake", "capabilities": ["cancel", "kill", "submit"],
+        "restarts": 3, "ensembles": 2, "active": 1, "watchers": 0, "member": "fake", "capabilities": ["cancel", "kill", "submit"],
     }  # fmt: skip
 
 
