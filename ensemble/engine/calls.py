@@ -16,7 +16,8 @@ from ensemble.engine.actions import Call
 from ensemble.engine.events import Answered
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RecordError
-from ensemble.spec import answers
+from ensemble.spec import answers, reading
+from ensemble.spec.check import heartbeat_period
 from ensemble.spec.models import Action
 
 if TYPE_CHECKING:
@@ -181,10 +182,12 @@ def _add(firing: acting.Firing, item: answers.Item) -> None:
 def _put(engine: Engine, rule: Any, plain: Any) -> RuleState:
     engine.calls.added.append(plain)
     engine.spec = engine.spec.model_copy(update={"rules": (*engine.spec.rules, rule)})
-    state, shown = engine.book.add(rule, engine.groups)
-    for metric in engine.book.metrics(state):
+    alone = engine.spec.model_copy(update={"rules": (rule,)})
+    engine.period = engine.period or heartbeat_period(alone)
+    state = engine.book.add(rule)
+    for metric in reading.wakes(rule, engine.groups):
         engine.tally.watch(metric, state.number)
-    engine.tally.show(shown)
+    engine.tally.show(reading.looks(rule, engine.groups))
     engine.want()
     return state
 
@@ -233,4 +236,5 @@ def _metrics(engine: Engine) -> Dict[str, Any]:
         "counts": {group: dict(states) for group, states in counts.items()},
         "statistics": engine.tally.rows(),
         "ensemble": {"active": sum(engine.unfinished.values()), "submitted": engine.sent, "elapsed": elapsed},
+        "variables": engine.variables,
     }

@@ -7,19 +7,24 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
 from ensemble.spec import condition as conditions
-from ensemble.spec import metrics
-from ensemble.spec.check import log_paths
+from ensemble.spec import expression, metrics, reading
+from ensemble.spec.condition import Condition
+from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
 #: statistics that are kept of every group where functions take part
 FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
+
+#: heartbeat rules with one of these actions keep an ensemble alive, and rules on one of these triggers do
+_LASTING = ("submit", "custom")
+_AWAITED = ("signal",)
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -42,7 +47,9 @@ class RuleState:
         "until",
     )
 
-    def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
+    def __init__(
+        self, number: int, rule: Rule, metric: Optional[Metric], condition: Union[Condition, Expression, None]
+    ) -> None:
         #: place in the file, from 0
         self.number = number
         self.rule = rule
@@ -84,9 +91,23 @@ class RuleState:
         return any(action.name in ("submit", "custom") for action in self.rule.actions)
 
     @property
+    def limited(self) -> bool:
+        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
+        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
+
+    @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? Heartbeat rules that submit or call and have firings left do."""
-        return self.rule.trigger == "heartbeat" and self.submits and self.live
+        """Does it keep the ensemble from ending? Only while it can fire."""
+        if self.rule.keep_alive is False or not self.live:
+            return False
+        return self.rule.keep_alive is True or self._waited_for
+
+    @property
+    def _waited_for(self) -> bool:
+        """What `keep_alive` is where the file does not say."""
+        if self.rule.trigger == "heartbeat":
+            return any(action.name in _LASTING for action in self.rule.actions)
+        return self.rule.trigger in _AWAITED
 
     def gate(self, t: float) -> str:
         """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
@@ -143,12 +164,6 @@ class RuleState:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
 
 
-def _shown(rule: Rule, groups: Collection[str]) -> Set[Metric]:
-    """The metrics in its `log` lines."""
-    lines = [str(action.value) for action in rule.actions if action.name == "log"]
-    return {metrics.parse(path, groups) for line in lines for _, path in log_paths(line)}
-
-
 def _for_functions(groups: Iterable[str]) -> Iterator[Metric]:
     """What a function may read of every group, whatever it asks for."""
     for group in groups:
@@ -167,37 +182,50 @@ class RuleBook:
         self.by_id: Dict[str, RuleState] = {}
         #: metric -> numbers of the rules that read it
         self.reads: Dict[Metric, List[int]] = {}
-        #: metrics that `log` lines show; they wake no rule
+        #: metrics that rules look at when something else wakes them
         self.shows: Set[Metric] = set()
+        #: metrics in conditions, and those that rules are on
+        self.judged: Set[Metric] = set()
+        #: text -> the compiled form of each expression of an action
+        self._expressions: Dict[str, Expression] = {}
+        #: path in a `log` line -> what it names
+        self._shown: Dict[str, Read] = {}
+        self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
         for rule in spec.rules:
-            self._put(rule, groups)
+            self._put(rule)
         if spec.steered:
             self.shows.update(_for_functions(groups))
         self._index()
 
-    def add(self, rule: Rule, groups: Collection[str]) -> Tuple[RuleState, Set[Metric]]:
-        """A rule joins the others while the ensemble runs. Also the metrics that it shows."""
-        state = self._put(rule, groups)
+    def add(self, rule: Rule) -> RuleState:
+        """A rule joins the others while the ensemble runs."""
+        state = self._put(rule)
         self._index()
-        return state, _shown(rule, groups)
+        return state
 
-    def metrics(self, rule: RuleState) -> Iterator[Metric]:
-        """The metrics whose changes wake that rule."""
-        return (metric for metric, numbers in self.reads.items() if rule.number in numbers)
-
-    def _put(self, rule: Rule, groups: Collection[str]) -> RuleState:
-        number = len(self.rules)
-        metric = condition = None
+    def _put(self, rule: Rule) -> RuleState:
+        number, groups = len(self.rules), self._groups
+        metric: Optional[Metric] = None
+        condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
+        self.judged.update(conditions.metrics_of(condition))
         if rule.trigger == "metric":
             metric = metrics.parse(rule.name or "", groups)
-            condition = conditions.compile(rule.when)
-            self.reads.setdefault(metric, []).append(number)
+            self.judged.add(metric)
+            for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+                self.reads.setdefault(read, []).append(number)
         else:
             named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
             self._by_trigger.setdefault((rule.trigger, named), []).append(number)
-        self.shows.update(_shown(rule, groups))
+            self.shows.update(conditions.metrics_of(condition))
+        for action in rule.actions:
+            for _, text in reading.texts(action):
+                self.shows.update(self.expression(text).metrics)
+            for shown in reading.log_reads(action, groups):
+                self._shown[shown.path] = shown
+                if shown.metric is not None:
+                    self.shows.add(shown.metric)
         state = RuleState(number, rule, metric, condition)
         self.rules.append(state)
         self.by_id[rule.id] = state
@@ -214,6 +242,17 @@ class RuleBook:
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
         self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def expression(self, text: str) -> Expression:
+        """The compiled form of an expression of the file. Raises ExpressionError for what is none."""
+        made = self._expressions.get(text)
+        if made is None:
+            made = self._expressions[text] = expression.compile(text, self._groups)
+        return made
+
+    def shown(self, path: str) -> Optional[Read]:
+        """What a path in a `log` line names; None if it names nothing, and stays as it is."""
+        return self._shown.get(path)
 
     def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
         """Numbers of the rules on this trigger, for this name or any, in file order."""

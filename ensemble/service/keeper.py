@@ -179,7 +179,9 @@ class Keeper:
         """A function has closed the worker's socket, or written into it: what comes cannot be trusted any more."""
         self._close()
         if self.process is not None:
-            self.process.kill()
+            # not by `Popen.kill`, which would collect its status
+            with contextlib.suppress(OSError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def _close(self) -> None:
         if self.ours is not None:

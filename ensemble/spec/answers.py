@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, List, NamedTuple, Optional
 
-from ensemble.spec import check, custom
+from ensemble.spec import check, custom, sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.faults import Place, Report
 from ensemble.spec.load import Shape, validate
@@ -54,8 +54,8 @@ def read(spec: Spec, ids: Collection[str], items: Any, prefix: str) -> List[Item
             rule["id"] = _free(f"{prefix[:80]}-{number}" if len(items) > 1 else prefix[:80], taken)
         taken.add(str(rule["id"]))
         nodes.append(shape.rule(_node(rule, Place(number, 1), number)))
-    assert spec._written is not None, "only a file with custom functions has answers to read"
-    written = spec._written.root
+    assert spec._tree is not None, "only a file with custom functions has answers to read"
+    written = spec._tree.root
     entries = dict(written.value)
     entries["rules"] = (written, Node("list", nodes, written))
     root = Node("map", entries, written)
@@ -63,6 +63,7 @@ def read(spec: Spec, ids: Collection[str], items: Any, prefix: str) -> List[Item
     made = validate(root, report)
     if made is not None and not report.faults:
         made = check.settle(made, root, report)
+        sampling.settle_actions(made, root, report)
     if report.faults or made is None:
         raise WrongAnswer("; ".join(_told(fault, items) for fault in report.faults[:3]))
     return [

@@ -17,10 +17,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Unio
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, check, custom
+from ensemble.spec import advice, check, custom, parameters, sampling
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
-from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Written
+from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 
 #: keys of a rule that may stand inside its lone action
@@ -51,11 +51,12 @@ def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) ->
     spec = validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
+        sampling.settle(spec, root, report)
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
     if spec.steered:
-        spec._written = Written(root)
+        spec._tree = Tree(root)
     return Loaded(spec, report.warnings, dict(beside.read))
 
 
@@ -113,7 +114,7 @@ class Shape:
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits"):
+        for section in ("logging", "limits", "variables"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -127,6 +128,11 @@ class Shape:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
         if "logging" in entries:
             entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
+        if "variables" in entries and entries["variables"][1].kind == "map":
+            place, given = entries["variables"]
+            variables = dict(given.value)
+            self._filled(variables)
+            entries["variables"] = (place, Node("map", variables, given))
         for key, each in (("jobs", self._job), ("rules", self.rule)):
             if key in entries and entries[key][1].kind == "list":
                 node = entries[key][1]
@@ -165,7 +171,12 @@ class Shape:
         return Node("map", entries, node)
 
     def _job(self, node: Node) -> Node:
-        return self._section(node, "job")
+        made = self._section(node, "job")
+        if "parameters" in made.value:
+            key, inner = made.value["parameters"]
+            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+        return made
 
     def rule(self, node: Node) -> Node:
         """A rule in the form of the models, save its id."""
@@ -286,8 +297,6 @@ _KINDS: Dict[str, str] = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-#: what a number of an action may be in a later release
-_EXPRESSION = re.compile(r"\b(?:var|event|count)\.|[*/+()]|\s-\s")
 _ALL_BOOL = {
     "yes": "true",
     "on": "true",
@@ -344,9 +353,6 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
         suggestion = nearest(node.text, words)
     elif kind == "bool_type":
         suggestion = _ALL_BOOL.get(node.text.lower())
-    if model is Action and isinstance(node.value, str) and _EXPRESSION.search(node.text) and kind == "value_error":
-        report.add(node, "expressions are not supported yet", value=node.text, expected=expected)
-        return
     name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
     subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
     report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)
