@@ -88,4 +88,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "parameters": {},
     }

@@ -293,15 +293,12 @@ class Running:
                 for rule in engine.book.rules
             ],
             "variables": dict(engine.variables),
+            "parameters": engine.samples.table(engine.taken),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:
-        """Rows of the jobs that are in the engine, in order of submission; then those that are held."""
-        rows = [self.shown_row(job.row()) for job in self.engine.jobs.values()]
-        for batch in self.engine.held:
-            for index in range(batch.first, batch.first + batch.jobs):
-                rows.append(_held_row(batch.group, batch.rule, batch.firing, index))
-        return rows
+        """Rows of the jobs that were submitted and have not left the engine; those that are held stand in `rows.py`."""
+        return [self.shown_row(job.row()) for job in self.engine.jobs.values()]
 
     # ---- those who watch
 
@@ -371,24 +368,3 @@ def _intent(action: Action) -> str:
     if isinstance(action, (Cancel, Kill)):
         return f"{type(action).__name__} {action.id}"
     return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__
-
-
-def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
-    row: Dict[str, Any] = dict.fromkeys(
-        (
-            "id",
-            "result",
-            "exit_code",
-            "signal",
-            "cause",
-            "note",
-            "t_submit",
-            "t_start",
-            "t_end",
-            "ranks",
-            "where",
-            "ended",
-        )
-    )
-    row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
-    return row
