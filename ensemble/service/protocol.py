@@ -40,8 +40,9 @@ STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT:
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
          exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
-         where}
+         ended, where}
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+        ended: None, or which of the ensemble's jobs it was to end, from 1
         note: None, or the note of its exception, or the reason of its refusal
 RECORD  {seq, t, type, ...}, seq from 1 without a gap
   submitted {id, name, file, debug}

@@ -37,7 +37,20 @@ def _waiting(engine: Engine) -> Iterator[Batch]:
 
 def _row(engine: Engine, batch: Batch, index: int) -> Dict[str, Any]:
     row: Dict[str, Any] = dict.fromkeys(
-        ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
+        (
+            "id",
+            "result",
+            "exit_code",
+            "signal",
+            "cause",
+            "note",
+            "t_submit",
+            "t_start",
+            "t_end",
+            "ranks",
+            "ended",
+            "where",
+        )
     )
     row.update(group=batch.group, state="held", rule=batch.rule, firing=batch.firing, index=batch.first + index)
     row.update(attempt=batch.attempt, params=engine.samples.params(batch, index), values={})

@@ -85,6 +85,11 @@ def settle(spec: Spec, root: Node, report: Report) -> None:
     _Settler(spec, root, report).run()
 
 
+def settle_actions(spec: Spec, root: Node, report: Report) -> None:
+    """As `settle`, of the actions alone: those of rules that join a file that was settled before."""
+    _Settler(spec, root, report).actions()
+
+
 class _Settler:
     def __init__(self, spec: Spec, root: Node, report: Report) -> None:
         self._spec = spec
@@ -98,10 +103,7 @@ class _Settler:
         ]
 
     def run(self) -> None:
-        for place, action in self._actions:
-            for node, jobs in self._sets:
-                if jobs.name == action.label:
-                    self._action(place, action, node, jobs)
+        self.actions()
         for node, jobs in self._sets:
             if jobs.parameters is not None and jobs.parameters.custom is None:
                 wanted = _formats(jobs)
@@ -110,6 +112,13 @@ class _Settler:
                     any(self._misfit(node, wanted, dict(zip(axis.names, row)), None) for row in axis.examples())
                 self._places(node, jobs)
                 self._size(node, jobs)
+
+    def actions(self) -> None:
+        """Only what stands in actions, where the sets are known to be good."""
+        for place, action in self._actions:
+            for node, jobs in self._sets:
+                if jobs.name == action.label:
+                    self._action(place, action, node, jobs)
 
     def _action(self, place: Node, action: Action, node: Node, jobs: JobSet) -> None:
         if action.parameters is None:

@@ -61,6 +61,9 @@ def complaints(value: Any, part: Any, whole: Dict[str, Any], at: str = "$") -> I
         elif word in ("minItems", "minLength"):
             if isinstance(value, list if word == "minItems" else str) and len(value) < rule:
                 yield f"{at}: too short"
+        elif word == "maxItems":
+            if isinstance(value, list) and len(value) > rule:
+                yield f"{at}: too long"
         elif word == "maxLength":
             if isinstance(value, str) and len(value) > rule:
                 yield f"{at}: too long"
