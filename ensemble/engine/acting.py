@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending
+from ensemble.engine import ending, signals
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -168,6 +168,11 @@ def _enable(firing: Firing, action: Action) -> None:
     firing.tell(action, f"{action.name} {target.id}")
 
 
+def _signal(firing: Firing, action: Action) -> None:
+    firing.tell(action, f"signal {action.label}")
+    signals.send(firing.engine, action.label or "", dict(action.data or {}))
+
+
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "submit": _submit,
     "cancel": _cancel_action,
@@ -177,6 +182,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "signal": _signal,
 }
 
 

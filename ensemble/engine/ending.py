@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
-from ensemble.engine import acting, life, verdict
+from ensemble.engine import acting, life, signals, verdict
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
 
@@ -105,7 +105,7 @@ def stopped(engine: Engine) -> bool:
 
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
-    if engine.jobs or engine.held.total or AGAIN in engine.timers:
+    if engine.jobs or engine.held.total or AGAIN in engine.timers or signals.TIMER in engine.timers:
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")

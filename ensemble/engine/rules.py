@@ -18,6 +18,8 @@ from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+#: triggers whose rules may be about one name
+_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal"))
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -68,8 +70,11 @@ class RuleState:
 
     @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? Heartbeat rules that submit and have firings left do."""
-        return self.rule.trigger == "heartbeat" and self.submits and self.live
+        """Does it keep the ensemble from ending? As it says; else on signals, and on heartbeats where it submits."""
+        alive = self.rule.keep_alive
+        if alive is None:
+            alive = self.rule.trigger == "signal" or (self.rule.trigger == "heartbeat" and self.submits)
+        return alive and self.live
 
     def gate(self, t: float) -> str:
         """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
@@ -131,6 +136,8 @@ class RuleBook:
         self.shows: Set[Metric] = set()
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
+        #: topics on the Flux bus, as the rules write them -> numbers
+        self.topics: Dict[str, List[int]] = {}
         for number, rule in enumerate(spec.rules):
             metric = condition = None
             if rule.trigger == "metric":
@@ -138,8 +145,11 @@ class RuleBook:
                 condition = conditions.compile(rule.when)
                 self.reads.setdefault(metric, []).append(number)
             else:
-                named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
-                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+                named = rule.name if rule.trigger in _NAMED else None
+                if rule.topic is None:
+                    self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+                else:
+                    self.topics.setdefault(rule.topic, []).append(number)
             for action in rule.actions:
                 if action.name == "log":
                     self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
@@ -156,6 +166,10 @@ class RuleBook:
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
         self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def exactly(self, trigger: str, name: Optional[str]) -> List[int]:
+        """Numbers of the rules on this trigger that have this name, None for those that have none, in file order."""
+        return self._by_trigger.get((trigger, name), [])
 
     def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
         """Numbers of the rules on this trigger, for this name or any, in file order."""

@@ -16,7 +16,7 @@ from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: triggers that fire of themselves
-_FIRST = frozenset(("start", "timer", "heartbeat", "idle"))
+_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal"))
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate"))
 _ENDING = frozenset(("stop", "terminate"))
@@ -69,7 +69,7 @@ class _Advice:
         """A rule whose trigger comes again and again, and that fires once because nothing else was said."""
         if "repetitions" in node.value or all(action.name in _ENDING for action in rule.actions):
             return
-        if rule.trigger == "heartbeat":
+        if rule.trigger in ("heartbeat", "report", "signal"):
             again = True
         elif rule.trigger == "group-complete":
             again = len(self._submitted) > 1 if rule.name is None else self._submitted.get(rule.name, 0) > 1
@@ -87,7 +87,10 @@ class _Advice:
         if rule.trigger != "metric" or rule.name is None or rule.when is None:
             return
         compiled = condition.compile(rule.when)
-        stat, _, _, variable = metrics.parse(rule.name, self._groups)
+        metric = metrics.parse(rule.name, self._groups)
+        stat, _, _, variable = metric
+        if metric.reported:
+            return  # what jobs report may well be a whole number
         counted = stat in ("count", "n") or (stat == "ensemble" and variable != "elapsed")
         if compiled is not None and compiled.op == "==" and not counted:
             message = f"{rule.name} is a measured time, which hardly ever equals {compiled.value:g}"

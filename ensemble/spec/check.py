@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
 
-from ensemble.spec import condition, metrics, units
+from ensemble.spec import condition, heard, metrics, units
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -31,6 +31,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "log": (("value",), ()),
     "enable": (("label",), ()),
     "disable": (("label",), ()),
+    "signal": (("label",), ("data",)),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
@@ -111,6 +112,8 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
+        #: group -> variables that its jobs report
+        self._variables = heard.declared(item for _, item in names)
         self._ids: Dict[str, Node] = {}
 
     def run(self) -> None:
@@ -139,6 +142,7 @@ class _Check:
             self._report.add(
                 job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"
             )
+        heard.names(self._report, job)
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
@@ -194,6 +198,12 @@ class _Check:
                 self._path(node, name, self._inside(node), 0)
             elif trigger in JOB_TRIGGERS or trigger == "group-complete":
                 self._group(node, name)
+            elif trigger == "report":
+                group = heard.report_name(self._report, node, name, list(self._groups), self._variables)
+                if group is not None:
+                    self._group(node, group)
+            elif trigger == "signal":
+                heard.signal_name(self._report, node, name)
             elif trigger == "end" and name not in END_STATES:
                 self._unknown(node, name, "no ensemble ends in a state called", END_STATES)
         elif trigger == "metric" and "name" not in rule.value and not misspelt(rule, "name", list(Rule.model_fields)):
@@ -201,6 +211,7 @@ class _Check:
                 rule, "a rule on a metric has no name", expected="name: the metric's path, as in count.GROUP.success"
             )
         self._when(rule, trigger)
+        heard.signal_rule(self._report, rule, trigger)
         for key, owner in (("after", "timer"), ("every", "heartbeat")):
             if key in rule.value and trigger != owner:
                 self._report.add(
@@ -246,7 +257,10 @@ class _Check:
     def _path(self, node: Node, path: str, inside: Optional[int], offset: int) -> None:
         """`offset` is where in the node the path begins, `inside` what `_inside` says of the node."""
         try:
-            metrics.parse(path, self._groups)
+            metric = metrics.parse(path, self._groups)
+            if not isinstance(self._groups, _Everything):
+                end = 0 if inside is None else inside + offset + len(path)
+                heard.variable(self._report, node, metric, self._variables, end)
         except metrics.PathError as error:
             exc = error
             self._report.add(
@@ -297,12 +311,16 @@ class _Check:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
+            elif name == "signal":
+                heard.signal_name(self._report, label, told)
         if name == "log":
             self._line(action.get("value"))
 
     def _wanted(self, action: str) -> str:
         if action == "log":
             return "the line"
+        if action == "signal":
+            return "the signal's name"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)
