@@ -121,12 +121,16 @@ class Tally:
         A variable that the file does not know is kept from its first value on, as long as there is room.
         """
         where = (group, "", variable)
+        if not self.has_room(group, variable):
+            return False
         if where not in self._wanted:
-            if self._variables.get(group, 0) >= MOST_VARIABLES:
-                return False
             self._variables[group] = self._variables.get(group, 0) + 1
             self._wanted[where] = set(SHOWN_REPORTED)
         return self._feed(group, "", variable, math.nan if x is None else x)
+
+    def has_room(self, group: str, variable: str) -> bool:
+        """Is the variable known, or may the group have one more?"""
+        return (group, "", variable) in self._wanted or self._variables.get(group, 0) < MOST_VARIABLES
 
     def kept(self, group: str, result: str, values: Mapping[str, float]) -> None:
         """A job of the group has ended, and these values stand for it."""

@@ -28,7 +28,15 @@ PENDING, RUNNING, CANCELLED = "pending", "running", "cancelled"
 class OpenEnsemble:
     """An open ensemble; its jobs' output goes to `directory` where the file says nothing else."""
 
-    def __init__(self, id: str, spec: Spec, submitter: Submitter, events: FrozenSet[str], directory: Path) -> None:
+    def __init__(
+        self,
+        id: str,
+        spec: Spec,
+        submitter: Submitter,
+        events: FrozenSet[str],
+        directory: Path,
+        environment: Optional[Dict[str, str]] = None,
+    ) -> None:
         """Raises MemberError for what cannot be handed to a process."""
         for job in spec.jobs:
             size = len((job.script or "").encode(errors="surrogateescape"))
@@ -40,6 +48,8 @@ class OpenEnsemble:
         self.id = id
         self.directory = directory
         self.submitter = submitter
+        #: what every job's environment has, of this queue
+        self.environment = environment or {}
         self.events = frozenset(BASE_EVENTS) | events
         self.groups = spec.groups
         #: all sets of the file, and where among them each group's begin
@@ -128,12 +138,15 @@ class Job:
 
     def _environment(self) -> Dict[str, str]:
         environment = dict(self.owner.submitter.environment)
+        # of a queue around this one
+        environment.pop("ENSEMBLE_SOCKET", None)
         for name, value in self.set.environment.items():
             if value is None:
                 environment.pop(name, None)
             else:
                 environment[name] = value
         environment.update(
+            self.owner.environment,
             ENSEMBLE_JOB=str(self.key),
             ENSEMBLE_ID=self.owner.id,
             FLUX_JOB_ID=str(self.id),
