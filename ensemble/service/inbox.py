@@ -50,7 +50,7 @@ def put(running: Running, request: Put, key: Key, t: float, reply: Reply) -> Non
         x = reports.number(given)
         if x is None or not math.isfinite(x):
             # the engine counts it, and feeds nothing
-            refused[name] = f"{str(given)[:50] or "''"} is no finite number"
+            refused[name] = f"'{str(given)[:50]}' is no finite number"
             x = math.nan
         values[name] = x if math.isfinite(x) else "nan"
     answer = {"taken": [name for name in values if name not in refused], "refused": refused}
