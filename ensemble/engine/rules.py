@@ -7,19 +7,24 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
 from ensemble.spec import condition as conditions
-from ensemble.spec import metrics
-from ensemble.spec.check import log_paths
+from ensemble.spec import expression, metrics, reading
+from ensemble.spec.condition import Condition
+from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
 #: triggers whose rules may be about one name
 _NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal"))
+
+#: heartbeat rules with one of these actions keep an ensemble alive, and rules on one of these triggers do
+_LASTING = ("submit", "custom")
+_AWAITED = ("signal",)
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -30,7 +35,9 @@ class RuleState:
 
     __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
 
-    def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
+    def __init__(
+        self, number: int, rule: Rule, metric: Optional[Metric], condition: Union[Condition, Expression, None]
+    ) -> None:
         #: place in the file, from 0
         self.number = number
         self.rule = rule
@@ -69,12 +76,23 @@ class RuleState:
         return any(action.name == "submit" for action in self.rule.actions)
 
     @property
+    def limited(self) -> bool:
+        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
+        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
+
+    @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? As it says; else on signals, and on heartbeats where it submits."""
-        alive = self.rule.keep_alive
-        if alive is None:
-            alive = self.rule.trigger == "signal" or (self.rule.trigger == "heartbeat" and self.submits)
-        return alive and self.live
+        """Does it keep the ensemble from ending? Only while it can fire."""
+        if self.rule.keep_alive is False or not self.live:
+            return False
+        return self.rule.keep_alive is True or self._waited_for
+
+    @property
+    def _waited_for(self) -> bool:
+        """What `keep_alive` is where the file does not say."""
+        if self.rule.trigger == "heartbeat":
+            return any(action.name in _LASTING for action in self.rule.actions)
+        return self.rule.trigger in _AWAITED
 
     def gate(self, t: float) -> str:
         """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
@@ -132,27 +150,42 @@ class RuleBook:
         self.by_id: Dict[str, RuleState] = {}
         #: metric -> numbers of the rules that read it
         self.reads: Dict[Metric, List[int]] = {}
-        #: metrics that `log` lines show; they wake no rule
+        #: metrics that rules look at when something else wakes them
         self.shows: Set[Metric] = set()
+        #: metrics in conditions, and those that rules are on
+        self.judged: Set[Metric] = set()
+        #: text -> the compiled form of each expression of an action
+        self._expressions: Dict[str, Expression] = {}
+        #: path in a `log` line -> what it names
+        self._shown: Dict[str, Read] = {}
+        self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
         #: topics on the Flux bus, as the rules write them -> numbers
         self.topics: Dict[str, List[int]] = {}
         for number, rule in enumerate(spec.rules):
-            metric = condition = None
+            metric: Optional[Metric] = None
+            condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
+            self.judged.update(conditions.metrics_of(condition))
             if rule.trigger == "metric":
                 metric = metrics.parse(rule.name or "", groups)
-                condition = conditions.compile(rule.when)
-                self.reads.setdefault(metric, []).append(number)
+                self.judged.add(metric)
+                for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+                    self.reads.setdefault(read, []).append(number)
             else:
                 named = rule.name if rule.trigger in _NAMED else None
                 if rule.topic is None:
                     self._by_trigger.setdefault((rule.trigger, named), []).append(number)
                 else:
                     self.topics.setdefault(rule.topic, []).append(number)
+                self.shows.update(conditions.metrics_of(condition))
             for action in rule.actions:
-                if action.name == "log":
-                    self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
+                for _, text in reading.texts(action):
+                    self.shows.update(self.expression(text).metrics)
+                for shown in reading.log_reads(action, groups):
+                    self._shown[shown.path] = shown
+                    if shown.metric is not None:
+                        self.shows.add(shown.metric)
             state = RuleState(number, rule, metric, condition)
             self.rules.append(state)
             self.by_id[rule.id] = state
@@ -170,6 +203,17 @@ class RuleBook:
     def exactly(self, trigger: str, name: Optional[str]) -> List[int]:
         """Numbers of the rules on this trigger that have this name, None for those that have none, in file order."""
         return self._by_trigger.get((trigger, name), [])
+
+    def expression(self, text: str) -> Expression:
+        """The compiled form of an expression of the file. Raises ExpressionError for what is none."""
+        made = self._expressions.get(text)
+        if made is None:
+            made = self._expressions[text] = expression.compile(text, self._groups)
+        return made
+
+    def shown(self, path: str) -> Optional[Read]:
+        """What a path in a `log` line names; None if it names nothing, and stays as it is."""
+        return self._shown.get(path)
 
     def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
         """Numbers of the rules on this trigger, for this name or any, in file order."""

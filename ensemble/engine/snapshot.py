@@ -40,6 +40,7 @@ _PLAIN = (
     "idle_seen",
     "pending_signals",
     "signals_seen",
+    "variables",
 )
 
 
