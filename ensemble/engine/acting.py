@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending, signals
+from ensemble.engine import ending, points, signals
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -70,12 +70,13 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
     job = Job(key, batch.group, batch.set, batch.overrides, batch.losses)
+    job.params = engine.samples.params(batch)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
     engine.tally.touch("submitted")
-    return Submit(key, batch.group, batch.set, batch.overrides)
+    return Submit(key, batch.group, batch.set, batch.overrides, job.params)
 
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
@@ -93,20 +94,36 @@ def _submit(firing: Firing, action: Action) -> None:
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.groups[group]):
-        count = jobs.count if asked is None else asked
-        if not refused and count:
-            batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
+        if refused:
+            break
+        taken = points.take(engine, action, asked, group, number, jobs)
+        count = taken.jobs
+        if count:
+            batch = Batch(
+                firing.rule.id,
+                firing.number,
+                group,
+                number,
+                firing.index,
+                count,
+                overrides,
+                point=taken.point,
+                points=taken.points,
+            )
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
             if engine.concluding:
                 for index in range(count):
-                    engine.emit(make_job(engine, batch._replace(first=batch.first + index, jobs=1)))
+                    engine.emit(make_job(engine, batch.job(index)))
             else:
                 engine.held.put(batch)
         firing.index += count
         total += count
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    if not total and asked != 0:
+        firing.tell(action, points.spent(engine, group), 0)
         return
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")

@@ -42,6 +42,7 @@ from ensemble.engine.events import (
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
+from ensemble.engine.points import Samples
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -93,6 +94,9 @@ class Engine:
         reported = {group: declared(sets) for group, sets in self.groups.items()}
         self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
+        #: the points of groups with parameters; of each set how many were taken
+        self.samples = Samples(self.groups)
+        self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
         self.by_id: Dict[int, Job] = {}

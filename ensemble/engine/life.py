@@ -164,6 +164,7 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
             job.overrides,
             attempt=key.attempt + 1,
             losses=job.losses + 1,
+            points=[job.params] if job.params else None,
         )
     )
     _record(engine, job, "retry")

@@ -29,6 +29,7 @@ _PLAIN = (
     "limits",
     "unfinished",
     "sent",
+    "taken",
     "unanswered",
     "allowance",
     "t_allowance",

@@ -249,7 +249,7 @@ class Running:
         id = row["id"]
         if id is None:
             return {**row, "where": None}
-        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id)}
+        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id, row["params"])}
 
     def summary(self) -> Dict[str, Any]:
         """SUMMARY of the protocol."""

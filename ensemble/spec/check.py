@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from ensemble.spec import heard, metrics, reading, units
+from ensemble.spec import heard, metrics, reading, sampling, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
@@ -24,7 +24,7 @@ _AGES = ("waiting", metrics.LEGACY_PENDING)
 #: seconds; a shorter period would leave no time for anything else
 SHORTEST = 0.01
 
-OVERRIDES = ("count", "duration", "nodes", "tasks", "urgency")
+OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
@@ -136,6 +136,7 @@ class _Check:
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
+        sampling.check_set(job, self._report)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Unio
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, check
+from ensemble.spec import advice, check, parameters, sampling
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
@@ -47,11 +47,12 @@ def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) ->
     root = None if characters is None else read(characters, report)
     if root is None:
         raise SpecError(report.faults)
-    root = _Shape(report, file).file(root)
+    root = _Shape(report, file, beside).file(root)
     check.check(root, report)
     spec = _validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
+        sampling.settle(spec, root, report)
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
@@ -102,9 +103,10 @@ def _read(fd: int) -> bytes:
 class _Shape:
     """Brings the tree into the form that the models know. Nodes may be shared by aliases: new ones are made."""
 
-    def __init__(self, report: Report, file: str) -> None:
+    def __init__(self, report: Report, file: str, beside: Beside) -> None:
         self._report = report
         self._file = file
+        self._beside = beside
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
@@ -166,7 +168,12 @@ class _Shape:
         return Node("map", entries, node)
 
     def _job(self, node: Node) -> Node:
-        return self._section(node, "job")
+        made = self._section(node, "job")
+        if "parameters" in made.value:
+            key, inner = made.value["parameters"]
+            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+        return made
 
     def _rule(self, node: Node) -> Node:
         entries = self._known(node, "rule")

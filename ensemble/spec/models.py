@@ -4,7 +4,8 @@
 Law of this file: shape and ranges only. What needs two places of the file at once (labels, metric paths,
 conditions) is checked in `check.py`; positions are the reader's. A key of the language that this release does not
 carry out yet stands in `NOT_YET`, so that it is told and never ignored. A field's description is what a user reads
-in the schema, and behind "expected" where the key is missing.
+in the schema, and behind "expected" where the key is missing. Its lines are past 400 because the words of the language
+stand beside the shapes that use them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
+from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
 from ensemble.spec.reports import OF_JOBS, Reported
+from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -86,11 +89,11 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("custom", "strict", "algorithm", "models", "members", "simulate"),
-    "job": ("parameters", "sample", "samples", "seed", "retries"),
+    "job": ("retries",),
     "rule": ("on_error",),
     "trigger": ("job-retry", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
     "action": ("urgency", "grow", "shrink", "custom"),
-    "action key": ("parameters", "args", "job"),
+    "action key": ("args", "job"),
     "limit": (),
 }
 
@@ -143,6 +146,8 @@ Failures = Annotated[
     Union[int, str], As(_failures, ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0}))
 ]
 When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
+Parameters = Annotated[Any, As(space_or_none, (SPACE,))]
+Points = Annotated[Optional[Tuple[Point, ...]], As(points_or_none, POINTS)]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
@@ -215,7 +220,9 @@ class JobSet(_Model):
         default=(), description="a command line, split as a shell splits words, or a list of words"
     )
     script: Optional[StrictStr] = Field(None, description="lines for /bin/sh, in place of a command")
-    count: Count = Field(1, description="jobs that one submission of the group makes")
+    count: Count = Field(
+        1, description="jobs that one submission of the group makes; with parameters all the points that remain"
+    )
     nodes: Optional[Nodes] = Field(None, description="nodes of a job; without it the queue chooses")
     tasks: Optional[Nodes] = Field(
         None, description="tasks of a job; without it one, or one per node where nodes is given"
@@ -240,7 +247,22 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    parameters: Parameters = Field(
+        None, description="what its jobs differ in: names, each with a list of values or a distribution"
+    )
+    sample: Optional[Literal["grid", "zip", "random", "lhs", "sobol", "halton"]] = Field(
+        None, description="how points are chosen; without it grid, or random where there is a distribution"
+    )
+    samples: Optional[Count] = Field(None, description="points that are drawn in all")
+    seed: Optional[Annotated[int, Between(0, MOST_SEED)]] = Field(
+        None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
+    )
     metrics: Dict[str, Reported] = Field(default_factory=dict, description="variables that the jobs report")
+
+    @property
+    def wanted(self) -> Optional[int]:
+        """Jobs of one submission; None is all the points that remain."""
+        return self.count if self.parameters is None or "count" in self.model_fields_set else None
 
     @field_validator("name")
     @classmethod
@@ -304,6 +326,7 @@ class Action(_Model):
         "signal's name",
     )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
     duration: Optional[DurationOf] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[NodesOf] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[NodesOf] = Field(None, description="submit: tasks, in place of the group's")
