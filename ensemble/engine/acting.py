@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending, points, signals
+from ensemble.engine import calls, ending, points, signals
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -36,7 +36,10 @@ class Firing:
         self.number = number
         #: what it fired on
         self.occasion = occasion
+        #: of its next job
         self.index = 0
+        #: functions that it has called
+        self.calls = 0
 
     def amount(self, action: Action, key: str) -> Any:
         """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
@@ -60,10 +63,18 @@ class Firing:
 def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
     firing = Firing(engine, rule, number, occasion)
-    for action in rule.rule.actions:
-        _ACTIONS[action.name](firing, action)
-        if engine.closed:
-            return
+    try:
+        for action in rule.rule.actions:
+            perform(firing, action)
+            if engine.closed:
+                return
+    finally:
+        calls.done(firing)
+
+
+def perform(firing: Firing, action: Action) -> None:
+    """Carry out one action."""
+    _ACTIONS[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
@@ -82,6 +93,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
     ending.drop(engine)
+    engine.calls.drop()
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
@@ -224,6 +236,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "custom": lambda firing, action: calls.call(firing, action),
     "signal": _signal,
     "set": _set,
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, ending, life, reports, signals
+from ensemble.engine import acting, calls, ending, life, reports, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -26,6 +26,7 @@ from ensemble.engine.events import (
     JOB_EVENTS,
     Acknowledged,
     ActionDone,
+    Answered,
     Begin,
     Command,
     Event,
@@ -94,6 +95,7 @@ class Engine:
         reported = {group: declared(sets) for group, sets in self.groups.items()}
         self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
+        self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
         self.samples = Samples(self.groups)
         self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
@@ -129,8 +131,7 @@ class Engine:
         self.pending_signals: List[List[Any]] = []
         #: sources of signals, see `reports.told_before`
         self.signals_seen: Dict[str, Any] = {}
-        #: job events of RFC 21 that are needed beyond BASE_EVENTS
-        self.wanted_events = frozenset(JOB_EVENTS if spec.logging.debug else self.book.on_event) - {*BASE_EVENTS}
+        self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
         self._takers: Dict[type, Callable[[Any], None]] = {
@@ -145,6 +146,7 @@ class Engine:
             InDoubt: self._in_doubt,
             Frozen: self._freeze,
             Recovered: self._thaw,
+            Answered: lambda event: calls.take(self, event),
             Report: lambda event: reports.take(self, event),
             Signal: lambda event: signals.take(self, event),
         }
@@ -187,9 +189,27 @@ class Engine:
         self.state_record()
         self._arm()
         for rule in self.book.rules:
-            if rule.rule.trigger == "timer":
-                self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
+            self._wind(rule)
         self.occur("start")
+
+    def want(self) -> None:
+        """Name the job events of RFC 21 that are needed beyond BASE_EVENTS."""
+        needed = JOB_EVENTS if self.spec.logging.debug else self.book.on_event
+        self.wanted_events = frozenset(needed) - {*BASE_EVENTS}
+
+    def joined(self, rule: RuleState) -> None:
+        """A rule was added while the ensemble runs: what it waits for counts from now on."""
+        if not ending.stopped(self):
+            self._arm()
+            self._wind(rule)
+        if rule.rule.trigger == "start":
+            self.occasion(rule, Occasion("start"))
+        elif rule.rule.when is not None and rule.rule.trigger == "metric":
+            self.tally.due.add(rule.number)
+
+    def _wind(self, rule: RuleState) -> None:
+        if rule.rule.trigger == "timer":
+            self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
 
     def _arm(self) -> None:
         """Set the timer of the limit and those that beat, where they are not set."""
@@ -449,11 +469,12 @@ class Engine:
             self.fail_rule(rule, exc)
 
     def fail_rule(self, rule: RuleState, exc: Exception) -> None:
-        """The rule raised: it never fires again, and the ensemble stops, to end failed."""
-        rule.error = str(exc) if isinstance(exc, RuleError) else f"{type(exc).__name__}: {exc}"
+        """The rule raised: its `on_error` says whether the ensemble stops, to end failed, or it rests, or goes on."""
+        rule.fail(str(exc) if isinstance(exc, (RuleError, calls.FunctionFailed)) else f"{type(exc).__name__}: {exc}")
         self.record("error", rule=rule.id, text=f"rule '{rule.id}' failed: {rule.error}")
-        self.decreed = "failed"
-        ending.end(self, "failed", f"rule '{rule.id}' failed: {rule.error}")
+        if rule.failed:
+            self.decreed = "failed"
+            ending.end(self, "failed", f"rule '{rule.id}' failed: {rule.error}")
 
     # ---- what goes out
 

@@ -188,6 +188,14 @@ class Signal(NamedTuple):
     topic: bool = False
 
 
+class Answered(NamedTuple):
+    """A function has answered the call of that id, or failed; `data` as `ensemble.engine.calls.take` reads it."""
+
+    t: float
+    call: str
+    data: Dict[str, Any]
+
+
 Event = Union[
     Begin,
     JobEvent,
@@ -200,6 +208,7 @@ Event = Union[
     InDoubt,
     Frozen,
     Recovered,
+    Answered,
     Report,
     Signal,
 ]

@@ -59,31 +59,48 @@ class Tally:
         for group, variables in self.declared.items():
             for variable in variables:
                 wanted[group, "", variable] = set(SHOWN_REPORTED)
-        for metric in (*reads, *shows):
-            if metric.reported and not metric.state:
-                wanted.setdefault((metric.group, "", metric.variable), set(SHOWN_REPORTED))
-        for metric, rules in reads.items():
-            if metric.stat in GROUPLESS:
-                self._groupless_readers[metric.stat, metric.variable] = tuple(rules)
-            elif metric.stat == "count":
-                self._count_readers[metric.group, metric.state] = tuple(rules)
-            else:
-                where = (metric.group, metric.state, metric.variable)
-                wanted.setdefault(where, set()).add(metric.stat)
-                self._stat_readers[where] = tuple(sorted({*self._stat_readers.get(where, ()), *rules}))
-        for metric in shows:
-            if metric.stat != "count" and metric.stat not in GROUPLESS:
-                wanted.setdefault((metric.group, metric.state, metric.variable), set()).add(metric.stat)
         self._wanted = wanted
         #: group -> how many variables it has that its jobs report
         self._variables: Dict[str, int] = {}
-        for group, state, variable in wanted:
-            if not state and variable not in (*VARIABLES, LEGACY_PENDING):
-                self._variables[group] = self._variables.get(group, 0) + 1
+        for group, variables in self.declared.items():
+            self._variables[group] = len(variables)
         # made at the first value: of a thousand groups most have none yet
         self._stats: Dict[Tuple[str, str, str], Statistics] = {}
+        for metric, rules in reads.items():
+            self._want(metric, rules)
+        self.show(shows)
+
+    def show(self, metrics: Iterable[Metric]) -> None:
+        """Keep these from now on, for those who look; they wake no rule."""
+        for metric in metrics:
+            self._want(metric, ())
         #: groups whose pending jobs' ages are wanted at each heartbeat
-        self.aged = tuple(g for g in self.groups if any((g, "", v) in wanted for v in ("waiting", LEGACY_PENDING)))
+        self.aged = tuple(
+            g for g in self.groups if any((g, "", v) in self._wanted for v in ("waiting", LEGACY_PENDING))
+        )
+
+    def watch(self, metric: Metric, rule: int) -> None:
+        """Wake that rule at changes of the metric, and keep it from now on."""
+        self._want(metric, (rule,))
+
+    def _want(self, metric: Metric, rules: Iterable[int]) -> None:
+        readers: Dict[Any, Readers]
+        where: Any
+        if metric.stat in GROUPLESS:
+            readers, where = self._groupless_readers, (metric.stat, metric.variable)
+        elif metric.stat == "count":
+            readers, where = self._count_readers, (metric.group, metric.state)
+        else:
+            readers, where = self._stat_readers, (metric.group, metric.state, metric.variable)
+            if metric.reported and not metric.state:
+                self._open(metric.group, metric.variable)
+            wanted = self._wanted.setdefault(where, set())
+            if metric.stat not in wanted:
+                wanted.add(metric.stat)
+                if where in self._stats:
+                    self._stats[where].want(metric.stat)
+        if rules:
+            readers[where] = tuple(sorted({*readers.get(where, ()), *rules}))
 
     @property
     def wants_heartbeat(self) -> bool:
@@ -121,17 +138,20 @@ class Tally:
 
         A variable that the file does not know is kept from its first value on, as long as there is room.
         """
-        where = (group, "", variable)
         if not self.has_room(group, variable):
             return False
-        if where not in self._wanted:
-            self._variables[group] = self._variables.get(group, 0) + 1
-            self._wanted[where] = set(SHOWN_REPORTED)
+        self._open(group, variable)
         return self._feed(group, "", variable, math.nan if x is None else x)
 
     def has_room(self, group: str, variable: str) -> bool:
         """Is the variable known, or may the group have one more?"""
         return (group, "", variable) in self._wanted or self._variables.get(group, 0) < MOST_VARIABLES
+
+    def _open(self, group: str, variable: str) -> None:
+        """Keep what `status` shows of a reported variable."""
+        if (group, "", variable) not in self._wanted:
+            self._variables[group] = self._variables.get(group, 0) + 1
+            self._wanted[group, "", variable] = set(SHOWN_REPORTED)
 
     def kept(self, group: str, result: str, values: Mapping[str, float]) -> None:
         """A job of the group has ended, and these values stand for it."""
@@ -180,6 +200,10 @@ class Tally:
                 table.setdefault(group, {}).setdefault(state, {})[name] = values
         return table
 
+    def rows(self) -> List[List[Any]]:
+        """All statistics that have a value: group, state ('' where it has none), variable, and name to value."""
+        return [[*where, stats.values()] for where, stats in self._stats.items() if stats.get_n()]
+
     def _feed(self, group: str, state: str, variable: str, value: float) -> bool:
         """Feed one value where it is wanted. False where it is not, or no finite number."""
         where = (group, state, variable)
@@ -212,8 +236,7 @@ class Tally:
                 (group, kind, variable): Statistics.from_json(stats) for group, kind, variable, stats in state["stats"]
             }
             for group, kind, variable in self._stats:
-                if (group, kind, variable) not in self._wanted:
-                    self._wanted[group, kind, variable] = set(SHOWN_REPORTED)
-                    self._variables[group] = self._variables.get(group, 0) + 1
+                if not kind and variable not in (*VARIABLES, LEGACY_PENDING):
+                    self._open(group, variable)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
             raise RecordError(f"this is no state of counts and statistics ({exc!r})") from exc
