@@ -28,7 +28,7 @@ from ensemble.service import inbox
 from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Put, Resume, Signal, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
-from ensemble.service.recovery import bring_back, damaged_status, take_up
+from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
 from ensemble.service.rows import held_count, held_rows
 from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
@@ -205,6 +205,7 @@ class Service:
             "text": request.text,
             "files": request.files,
             "seeds": seeds,
+            "sampler": sampler(spec),
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }
@@ -405,7 +406,10 @@ class Service:
 
     def _restore(self, stored: Stored) -> None:
         try:
-            self._running[stored.id] = bring_back(stored, self._member, self._drive)
+            running = self._running[stored.id] = bring_back(stored, self._member, self._drive)
+            other = other_sampler(running)
+            if other:
+                self._log(syslog.LOG_WARNING, f"ensemble {stored.id}: {other}")
         except Exception as exc:
             self._log(syslog.LOG_ERR, traceback.format_exc())
             self._member.close(stored.id)
