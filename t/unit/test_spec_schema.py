@@ -64,6 +64,9 @@ def complaints(value: Any, part: Any, whole: Dict[str, Any], at: str = "$") -> I
         elif word == "maxItems":
             if isinstance(value, list) and len(value) > rule:
                 yield f"{at}: too long"
+        elif word in ("minProperties", "maxProperties"):
+            if isinstance(value, dict) and (len(value) < rule if word == "minProperties" else len(value) > rule):
+                yield f"{at}: {len(value)} keys"
         elif word == "maxLength":
             if isinstance(value, str) and len(value) > rule:
                 yield f"{at}: too long"
