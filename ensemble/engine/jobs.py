@@ -88,6 +88,7 @@ class Job:
     __slots__ = (
         "cause",
         "doomed",
+        "ended",
         "entered",
         "exception",
         "exit_code",
@@ -102,6 +103,7 @@ class Job:
         "params",
         "ranks",
         "refusal",
+        "reported",
         "result",
         "set",
         "signal",
@@ -124,6 +126,8 @@ class Job:
         self.params: Dict[str, Any] = {}
         #: what it has reported: variable to the value that stands for it so far
         self.values: Dict[str, Any] = {}
+        #: of its reports, which have been told and how many there were of each variable; None before the first
+        self.reported: Optional[Dict[str, Any]] = None
         #: attempts before this one that were lost for no fault of the job
         self.losses = losses
         #: the member's id; None until submit or acknowledgement
@@ -139,6 +143,8 @@ class Job:
         self.note: Optional[str] = None
         #: why the member refused it, once it has, though its `submit` had been seen before
         self.refusal: Optional[str] = None
+        #: which of the ensemble's jobs it was to end, from 1; None until then, and for an attempt that is tried again
+        self.ended: Optional[int] = None
         #: a rule or the user has asked for its end
         self.doomed = False
         #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
@@ -249,6 +255,7 @@ class Job:
             "ranks": self.ranks,
             "params": self.params,
             "values": self.values,
+            "ended": self.ended,
         }
 
     def to_json(self) -> List[Any]:

@@ -31,7 +31,7 @@ from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optiona
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
 from ensemble.members.local_process import LauncherProcess
 from ensemble.spec.models import Spec
@@ -64,6 +64,18 @@ class _Timer(Timer):
         self._handle.cancel()
 
 
+class _Watch(Watch):
+    """A reader or a writer of the loop."""
+
+    def __init__(self, remove: Callable[[int], Any], fd: int) -> None:
+        self._remove, self._fd = remove, fd
+
+    def cancel(self) -> None:
+        if self._fd >= 0:
+            self._remove(self._fd)
+            self._fd = -1
+
+
 class LocalMember(Member):
     """Processes of this machine, run by the thread that runs `loop`."""
 
@@ -75,9 +87,11 @@ class LocalMember(Member):
         rundir: os.PathLike[str] | str,
         cores: Optional[int] = None,
         loop: Optional[asyncio.AbstractEventLoop] = None,
+        environment: Optional[Dict[str, str]] = None,
     ) -> None:
         """`rundir` holds the jobs' output. `cores` is by default what this process may use. Without a `loop` one is
-        made: the caller runs and closes it."""
+        made: the caller runs and closes it. `environment` is set for every job, on top of all else."""
+        self._environment = environment or {}
         self.loop = loop if loop is not None else asyncio.new_event_loop()
         self.rundir = Path(rundir).absolute()
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
@@ -118,7 +132,7 @@ class LocalMember(Member):
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
         directory = self.rundir / ensemble
-        known = OpenEnsemble(ensemble, spec, submitter, events, directory)
+        known = OpenEnsemble(ensemble, spec, submitter, events, directory, self._environment)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -136,6 +150,17 @@ class LocalMember(Member):
     def skip(self, last: JobId) -> None:
         """Give no job an id up to `last`: an earlier queue has given those to jobs of an ensemble taken up here."""
         self._sets.extend([_UNKNOWN] * (last + 1 - len(self._sets)))
+
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        known = self._opened(ensemble)
+        known.events |= events
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        if write:
+            self.loop.add_writer(fd, callback)
+            return _Watch(self.loop.remove_writer, fd)
+        self.loop.add_reader(fd, callback)
+        return _Watch(self.loop.remove_reader, fd)
 
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:
@@ -166,12 +191,12 @@ class LocalMember(Member):
             self._launcher.close()
             self._launcher = None
 
-    def where(self, ensemble: str, id: JobId) -> str:
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         if ensemble not in self._ensembles or not 0 < id < len(self._sets):
             return ""
         if self._sets[id] == _UNKNOWN:
             return ""
-        return self._ensembles[ensemble].where(self._sets[id], id)
+        return self._ensembles[ensemble].where(self._sets[id], id, params or {})
 
     # submitting
 

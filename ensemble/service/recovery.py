@@ -10,7 +10,8 @@ like all others. What cannot be brought back is quarantined, and hurts nothing e
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Dict
+import importlib.metadata
+from typing import Any, Callable, Dict, Optional
 
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.engine import Engine
@@ -21,9 +22,13 @@ from ensemble.errors import RecordError, TransitionError
 from ensemble.members.base import Member, Submitter
 from ensemble.service.running import SHOWN, Running
 from ensemble.service.store import Stored
+from ensemble.spec import sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
+from ensemble.spec.models import Spec
 
+#: what draws points; another release of it may draw others for the same seed
+_SAMPLER = "scipy"
 _CAUSE = Cause(None, 0, "asked for before the service was restarted")
 
 
@@ -32,7 +37,9 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
 
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
-    spec = load(stored.given["text"], stored.given["file"], Beside(stored.given.get("files"))).spec
+    given = stored.given
+    spec = load(given["text"], given["file"], Beside(given.get("files"))).spec
+    spec = sampling.seeded(spec, given.get("seeds") or {})
     snapshot = stored.snapshot
     engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
     if engine.id != stored.id:
@@ -45,18 +52,36 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
         if record:
             with contextlib.suppress(TransitionError):
                 engine.handle(from_json(record))
-    doubtful = [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None]
+    doubtful = [
+        Submit(key, job.group, job.set, job.overrides, job.params) for key, job in engine.jobs.items() if job.id is None
+    ]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+    running.calling.followed = engine.wanted_events
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)
     return running
+
+
+def sampler(spec: Spec) -> Optional[str]:
+    """The release of what draws the points of the spec, to be kept with it; None where nothing but Python does."""
+    return importlib.metadata.version(_SAMPLER) if sampling.uses_scipy(spec) else None
+
+
+def other_sampler(running: Running) -> str:
+    """A sentence where the points that are still to come may be others than the first service would have drawn."""
+    then, now = running.given.get("sampler"), sampler(running.engine.spec)
+    if then == now:
+        return ""
+    return f"points were drawn by {_SAMPLER} {then}; those still to come are drawn by {now}, and may lie elsewhere"
 
 
 def take_up(running: Running, member: Member) -> None:
     """Once the member delivers: do again what may not have been done."""
     for name, at in list(running.engine.timers.items()):
         running.set_timer(name, at)
+    for id in list(running.engine.calls.pending):
+        running.calling.call(id)
     for job in list(running.engine.jobs.values()):
         if job.id is None or job.state not in (PENDING, RUNNING):
             continue
@@ -80,4 +105,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "parameters": {},
     }
