@@ -20,7 +20,8 @@ from typing import Any, List
 
 import flux
 import flux.kvs
-from flux.constants import FLUX_RPC_STREAMING
+from _flux._core import lib
+from flux.constants import FLUX_RPC_NORESPONSE, FLUX_RPC_STREAMING
 from flux.job import JobID
 
 from t.bench.figures import Figure, by_turns, progress, tell
@@ -104,7 +105,8 @@ def _read_journal(handle: Any) -> float:
     while stream.get()["id"] != -1:
         stream.reset()
     taken = time.perf_counter() - begun
-    stream.cancel()
+    tag = lib.flux_rpc_get_matchtag(stream.pimpl.handle)
+    handle.rpc("job-manager.events-journal-cancel", {"matchtag": tag}, flags=FLUX_RPC_NORESPONSE)
     return taken
 
 
