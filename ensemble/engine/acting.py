@@ -7,15 +7,17 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending
+from ensemble.engine import calls, ending, points
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
 from ensemble.engine.submissions import Batch
-from ensemble.spec import metrics, units
-from ensemble.spec.models import Action
+from ensemble.engine.values import shown
+from ensemble.errors import RuleError
+from ensemble.spec import reading, units
+from ensemble.spec.models import Action, JobSet
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ensemble.engine.rules import RuleState
 
 _OVERRIDES = ("duration", "nodes", "tasks", "urgency")
-_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
 class Firing:
@@ -35,7 +36,14 @@ class Firing:
         self.number = number
         #: what it fired on
         self.occasion = occasion
+        #: of its next job
         self.index = 0
+        #: functions that it has called
+        self.calls = 0
+
+    def amount(self, action: Action, key: str) -> Any:
+        """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
+        return self.engine.values.number(action, key, self.occasion)
 
     def cause(self, action: Action) -> Cause:
         return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
@@ -55,45 +63,70 @@ class Firing:
 def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
     firing = Firing(engine, rule, number, occasion)
-    for action in rule.rule.actions:
-        _ACTIONS[action.name](firing, action)
-        if engine.closed:
-            return
+    try:
+        for action in rule.rule.actions:
+            perform(firing, action)
+            if engine.closed:
+                return
+    finally:
+        calls.done(firing)
+
+
+def perform(firing: Firing, action: Action) -> None:
+    """Carry out one action."""
+    _ACTIONS[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
     job = Job(key, batch.group, batch.set, batch.overrides, batch.losses)
+    job.params = engine.samples.params(batch)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
     engine.tally.touch("submitted")
-    return Submit(key, batch.group, batch.set, batch.overrides)
+    return Submit(key, batch.group, batch.set, batch.overrides, job.params)
 
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
     ending.drop(engine)
+    engine.calls.drop()
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
 def _submit(firing: Firing, action: Action) -> None:
     engine, group = firing.engine, action.label or ""
     total = 0
-    overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    asked = firing.amount(action, "count")
+    _fits(action, engine.groups[group], overrides)
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.groups[group]):
-        count = action.count or jobs.count
-        if not refused:
-            batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
+        if refused:
+            break
+        taken = points.take(engine, action, asked, group, number, jobs)
+        count = taken.jobs
+        if count:
+            batch = Batch(
+                firing.rule.id,
+                firing.number,
+                group,
+                number,
+                firing.index,
+                count,
+                overrides,
+                point=taken.point,
+                points=taken.points,
+            )
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
             if engine.concluding:
                 for index in range(count):
-                    engine.emit(make_job(engine, batch._replace(first=batch.first + index, jobs=1)))
+                    engine.emit(make_job(engine, batch.job(index)))
             else:
                 engine.held.put(batch)
         firing.index += count
@@ -101,9 +134,31 @@ def _submit(firing: Firing, action: Action) -> None:
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
         return
+    if not total and asked != 0:
+        firing.tell(action, points.spent(engine, group), 0)
+        return
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")
     ending.pump(engine)
+
+
+def _fits(action: Action, sets: Iterable[JobSet], overrides: Dict[str, Any]) -> None:
+    """Fewer tasks than nodes are refused by Flux; what an expression came to is known only now. Raises RuleError."""
+    if "nodes" not in overrides and "tasks" not in overrides:
+        return
+    for jobs in sets:
+        nodes, tasks = overrides.get("nodes", jobs.nodes), overrides.get("tasks", jobs.tasks)
+        if nodes is not None and tasks is not None and tasks < nodes:
+            raise RuleError(f"submit: {tasks} tasks of {jobs.name} cannot fill {nodes} nodes")
+
+
+def _set(firing: Firing, action: Action) -> None:
+    values, name, value = firing.engine.values, action.label or "", action.value
+    text = reading.set_text(value)
+    if text is not None:
+        value = values.computed(text, f"set: {name}", firing.occasion)
+    values.set(name, value)
+    firing.tell(action, f"set {name} to {shown(value)}")
 
 
 def _cancel_action(firing: Firing, action: Action) -> None:
@@ -152,14 +207,13 @@ def _terminate(firing: Firing, action: Action) -> None:
 def _log(firing: Firing, action: Action) -> None:
     engine = firing.engine
 
-    def fill(match: re.Match[str]) -> str:
-        try:
-            value = engine.value(metrics.parse(match.group(1), engine.groups))
-        except metrics.PathError:
-            return match.group(0)
-        return "no value" if value is None else f"{value:.6g}"
+    scope = engine.values.at(firing.occasion)
 
-    engine.record("log", rule=firing.rule.id, text=_BRACES.sub(fill, str(action.value)))
+    def fill(match: re.Match[str]) -> str:
+        read = engine.book.shown(match.group(1))
+        return match.group(0) if read is None else shown(read.value(scope))
+
+    engine.record("log", rule=firing.rule.id, text=reading.BRACES.sub(fill, str(action.value)))
 
 
 def _enable(firing: Firing, action: Action) -> None:
@@ -177,6 +231,8 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "custom": lambda firing, action: calls.call(firing, action),
+    "set": _set,
 }
 
 

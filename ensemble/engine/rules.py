@@ -7,17 +7,24 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
 from ensemble.spec import condition as conditions
-from ensemble.spec import metrics
-from ensemble.spec.check import log_paths
+from ensemble.spec import expression, metrics, reading
+from ensemble.spec.condition import Condition
+from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+#: statistics that are kept of every group where functions take part
+FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
+
+#: heartbeat rules with one of these actions keep an ensemble alive, and rules on one of these triggers do
+_LASTING = ("submit", "custom")
+_AWAITED = ("signal",)
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -26,9 +33,23 @@ FIRE, DROP, LATER = "fire", "drop", "later"
 class RuleState:
     """One rule: its file's words compiled, and how far it has come."""
 
-    __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
+    __slots__ = (
+        "condition",
+        "enabled",
+        "error",
+        "failed",
+        "fired",
+        "metric",
+        "missed",
+        "number",
+        "rule",
+        "skip",
+        "until",
+    )
 
-    def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
+    def __init__(
+        self, number: int, rule: Rule, metric: Optional[Metric], condition: Union[Condition, Expression, None]
+    ) -> None:
         #: place in the file, from 0
         self.number = number
         self.rule = rule
@@ -43,7 +64,9 @@ class RuleState:
         self.until = 0.0
         #: an occasion was dropped in this cooldown, and its end is looked at once more
         self.missed = False
-        #: why it failed; a failed rule never fires again
+        #: a failed rule never fires again
+        self.failed = False
+        #: why it failed, or went wrong the last time where it goes on all the same
         self.error: Optional[str] = None
 
     @property
@@ -60,16 +83,31 @@ class RuleState:
     @property
     def live(self) -> bool:
         """Can it still fire, if an occasion comes?"""
-        return self.enabled and self.error is None and self.remaining != 0
+        return self.enabled and not self.failed and self.remaining != 0
 
     @property
     def submits(self) -> bool:
-        return any(action.name == "submit" for action in self.rule.actions)
+        """Does it submit, or call a function, which may?"""
+        return any(action.name in ("submit", "custom") for action in self.rule.actions)
+
+    @property
+    def limited(self) -> bool:
+        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
+        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
 
     @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? Heartbeat rules that submit and have firings left do."""
-        return self.rule.trigger == "heartbeat" and self.submits and self.live
+        """Does it keep the ensemble from ending? Only while it can fire."""
+        if self.rule.keep_alive is False or not self.live:
+            return False
+        return self.rule.keep_alive is True or self._waited_for
+
+    @property
+    def _waited_for(self) -> bool:
+        """What `keep_alive` is where the file does not say."""
+        if self.rule.trigger == "heartbeat":
+            return any(action.name in _LASTING for action in self.rule.actions)
+        return self.rule.trigger in _AWAITED
 
     def gate(self, t: float) -> str:
         """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
@@ -92,9 +130,17 @@ class RuleState:
         self.until = t + self.rule.cooldown if self.rule.cooldown else 0.0
         return self.fired
 
+    def fail(self, error: str) -> None:
+        """It has gone wrong; `on_error` says what that means for it."""
+        self.error = error
+        if self.rule.on_error == "fail":
+            self.failed = True
+        elif self.rule.on_error == "disable":
+            self.enabled = False
+
     def state(self, t: float) -> str:
         """For people: failed, disabled, spent, cooldown or ready."""
-        if self.error is not None:
+        if self.failed:
             return "failed"
         if self.remaining == 0:
             return "spent"
@@ -106,16 +152,25 @@ class RuleState:
         return SetTimer(f"{COOLDOWN}{self.number}", self.until)
 
     def to_json(self) -> List[Any]:
-        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error]
+        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error]
 
     def restore(self, state: Any) -> None:
         """Take up what `to_json` wrote. Raises RecordError."""
         try:
-            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error = state
+            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error = state
         except (TypeError, ValueError) as exc:
             raise RecordError(f"this is no state of a rule: {str(state)[:120]}") from exc
         if id != self.id:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
+
+
+def _for_functions(groups: Iterable[str]) -> Iterator[Metric]:
+    """What a function may read of every group, whatever it asks for."""
+    for group in groups:
+        for stat in FOR_FUNCTIONS:
+            yield Metric(stat, group, "success", "duration")
+            yield Metric(stat, group, "success", "pending")
+            yield Metric(stat, group, "", metrics.LEGACY_PENDING)
 
 
 class RuleBook:
@@ -127,25 +182,56 @@ class RuleBook:
         self.by_id: Dict[str, RuleState] = {}
         #: metric -> numbers of the rules that read it
         self.reads: Dict[Metric, List[int]] = {}
-        #: metrics that `log` lines show; they wake no rule
+        #: metrics that rules look at when something else wakes them
         self.shows: Set[Metric] = set()
+        #: metrics in conditions, and those that rules are on
+        self.judged: Set[Metric] = set()
+        #: text -> the compiled form of each expression of an action
+        self._expressions: Dict[str, Expression] = {}
+        #: path in a `log` line -> what it names
+        self._shown: Dict[str, Read] = {}
+        self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
-        for number, rule in enumerate(spec.rules):
-            metric = condition = None
-            if rule.trigger == "metric":
-                metric = metrics.parse(rule.name or "", groups)
-                condition = conditions.compile(rule.when)
-                self.reads.setdefault(metric, []).append(number)
-            else:
-                named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
-                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
-            for action in rule.actions:
-                if action.name == "log":
-                    self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
-            state = RuleState(number, rule, metric, condition)
-            self.rules.append(state)
-            self.by_id[rule.id] = state
+        for rule in spec.rules:
+            self._put(rule)
+        if spec.steered:
+            self.shows.update(_for_functions(groups))
+        self._index()
+
+    def add(self, rule: Rule) -> RuleState:
+        """A rule joins the others while the ensemble runs."""
+        state = self._put(rule)
+        self._index()
+        return state
+
+    def _put(self, rule: Rule) -> RuleState:
+        number, groups = len(self.rules), self._groups
+        metric: Optional[Metric] = None
+        condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
+        self.judged.update(conditions.metrics_of(condition))
+        if rule.trigger == "metric":
+            metric = metrics.parse(rule.name or "", groups)
+            self.judged.add(metric)
+            for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+                self.reads.setdefault(read, []).append(number)
+        else:
+            named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
+            self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            self.shows.update(conditions.metrics_of(condition))
+        for action in rule.actions:
+            for _, text in reading.texts(action):
+                self.shows.update(self.expression(text).metrics)
+            for shown in reading.log_reads(action, groups):
+                self._shown[shown.path] = shown
+                if shown.metric is not None:
+                    self.shows.add(shown.metric)
+        state = RuleState(number, rule, metric, condition)
+        self.rules.append(state)
+        self.by_id[rule.id] = state
+        return state
+
+    def _index(self) -> None:
         #: event of RFC 21 -> triggers that rules have on it, apart from how jobs end
         self.on_event: Dict[str, Tuple[str, ...]] = {}
         used = {trigger for trigger, _ in self._by_trigger}
@@ -156,6 +242,17 @@ class RuleBook:
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
         self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def expression(self, text: str) -> Expression:
+        """The compiled form of an expression of the file. Raises ExpressionError for what is none."""
+        made = self._expressions.get(text)
+        if made is None:
+            made = self._expressions[text] = expression.compile(text, self._groups)
+        return made
+
+    def shown(self, path: str) -> Optional[Read]:
+        """What a path in a `log` line names; None if it names nothing, and stays as it is."""
+        return self._shown.get(path)
 
     def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
         """Numbers of the rules on this trigger, for this name or any, in file order."""
