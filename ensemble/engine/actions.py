@@ -48,6 +48,14 @@ class Kill(NamedTuple):
     cause: Cause
 
 
+class Urgency(NamedTuple):
+    """Change the urgency of a pending job: 0 to 31, where 0 holds it."""
+
+    id: JobId
+    value: int
+    cause: Cause
+
+
 class SetTimer(NamedTuple):
     """Deliver `TimerExpired(timer)` at `at` (seconds since the epoch). A timer of the same name is replaced."""
 
@@ -72,7 +80,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
-FOR_MEMBER = (Submit, Cancel, Kill)
+FOR_MEMBER = (Submit, Cancel, Kill, Urgency)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Seq
 import flux
 from flux.core.inner import lib
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit
+from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
@@ -59,7 +59,7 @@ class FluxMember(Member):
     """
 
     name = "flux"
-    capabilities = frozenset(("submit", "cancel", "kill"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class FluxMember(Member):
             self._journal.witness(t)
 
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
         if isinstance(action, Submit):
             try:
                 made = self._template(ensemble, self._open[ensemble], action.group, action.set, action.overrides)
@@ -143,7 +143,7 @@ class FluxMember(Member):
                 self._post(ensemble, Refused(self._clock(), action.key, str(exc)))
             else:
                 self._requests.submit(ensemble, action.key, made)
-        elif isinstance(action, (Cancel, Kill)):
+        elif isinstance(action, (Cancel, Kill, Urgency)):
             self._requests.act(ensemble, action)
         else:
             raise TypeError(f"a member cannot perform {action!r}")

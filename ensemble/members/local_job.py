@@ -64,7 +64,21 @@ class OpenEnsemble:
 class Job:
     """A job that has not ended."""
 
-    __slots__ = ("cores", "duration", "id", "key", "limit", "nodes", "owner", "set", "state", "t", "tasks", "urgency")
+    __slots__ = (
+        "admitted",
+        "cores",
+        "duration",
+        "id",
+        "key",
+        "limit",
+        "nodes",
+        "owner",
+        "set",
+        "state",
+        "t",
+        "tasks",
+        "urgency",
+    )
 
     def __init__(self, id: JobId, owner: OpenEnsemble, action: Submit, whole: int) -> None:
         """`whole` is the number of cores that `exclusive` takes."""
@@ -73,6 +87,8 @@ class Job:
         self.key = action.key
         self.set = owner.groups[action.group][action.set]
         self.state = PENDING
+        #: its owner knows of it, and so it may run
+        self.admitted = False
         #: of its latest event, seconds since the epoch
         self.t = 0.0
         given = action.overrides

@@ -18,6 +18,7 @@ from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished,
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
 from ensemble.engine.snapshot import snapshot
+from ensemble.engine.submissions import Batch
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
 from ensemble.service.protocol import Reply
@@ -32,7 +33,7 @@ _SNAPSHOT = 500
 #: records in one message of a watch stream
 _MESSAGE = 500
 #: counts that people see
-SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
 
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
@@ -303,9 +304,9 @@ class Running:
     def active_rows(self) -> List[Dict[str, Any]]:
         """Rows of the jobs that are in the engine, in order of submission; then those that are held."""
         rows = [self.shown_row(job.row()) for job in self.engine.jobs.values()]
-        for batch in self.engine.held:
+        for batch in (*self.engine.held, *self.engine.waiting):
             for index in range(batch.first, batch.first + batch.jobs):
-                rows.append(_held_row(batch.group, batch.rule, batch.firing, index))
+                rows.append(_held_row(batch, index))
         return rows
 
     # ---- those who watch
@@ -383,9 +384,10 @@ def _is_end(record: Dict[str, Any]) -> bool:
     return record["type"] == "state" and record.get("state") in ("complete", "failed", "cancelled", "halted")
 
 
-def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
+def _held_row(batch: Batch, index: int) -> Dict[str, Any]:
     row: Dict[str, Any] = dict.fromkeys(
         ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
     )
-    row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
+    row.update(group=batch.group, state="held", rule=batch.rule, firing=batch.firing, index=index)
+    row.update(attempt=batch.attempt, params={}, values={})
     return row

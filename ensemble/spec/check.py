@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
 
-from ensemble.spec import condition, metrics, units
+from ensemble.spec import condition, metrics, targets, units
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -24,8 +24,9 @@ OVERRIDES = ("count", "duration", "nodes", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
-    "cancel": (("label",), ("state",)),
-    "kill": (("label",), ("state", "signal")),
+    "cancel": ((), ("label", "job", "state")),
+    "kill": ((), ("label", "job", "state", "signal")),
+    "urgency": (("value",), ("label", "job", "state")),
     "stop": ((), ()),
     "terminate": ((), ("status",)),
     "log": (("value",), ()),
@@ -162,7 +163,7 @@ class _Check:
         actions = rule.get("actions")
         for action in actions.items if actions else ():
             if action.kind == "map":
-                self._action(action)
+                self._action(action, trigger)
 
     def _word(self, node: Node, name: str, kind: str, known: Collection[str]) -> bool:
         if name in known:
@@ -267,7 +268,7 @@ class _Check:
                 return quote
         return None
 
-    def _action(self, action: Node) -> None:
+    def _action(self, action: Node, trigger: Optional[str]) -> None:
         node = action.get("name")
         name = word(node)
         if node is None or name is None or not self._word(node, name, "action", ACTIONS):
@@ -275,7 +276,7 @@ class _Check:
         needs, takes = KEYS[name]
         for key in needs:
             if key not in action.value and not misspelt(action, key, list(Action.model_fields)):
-                self._report.add(node, f"{name} has no {key}", expected=f"{key}: {self._wanted(name)}")
+                self._report.add(node, f"{name} has no {key}", expected=f"{key}: {self._wanted(name, key)}")
         for key in action.value:
             if key == "name" or key in needs or key in takes or key not in Action.model_fields:
                 continue
@@ -293,16 +294,21 @@ class _Check:
         if label is not None and told is not None:
             if name == "submit":
                 self._group(label, told)
-            elif name in ("cancel", "kill"):
+            elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
+        if name in targets.ACTIONS:
+            typo = any(misspelt(action, key, list(Action.model_fields)) for key in ("label", "job"))
+            targets.check(action, trigger, None if typo else self._wanted(name), self._report)
         if name == "log":
             self._line(action.get("value"))
 
-    def _wanted(self, action: str) -> str:
+    def _wanted(self, action: str, key: str = "label") -> str:
         if action == "log":
             return "the line"
+        if key == "value":
+            return "a number from 0 to 31"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)

@@ -21,6 +21,7 @@ from ensemble.spec import advice, check
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
+from ensemble.spec.retries import Retries
 
 #: keys of a rule that may stand inside its lone action
 LIFTED = ("repetitions", "backoff", "cooldown")
@@ -156,7 +157,22 @@ class _Shape:
         return Node("map", entries, node)
 
     def _job(self, node: Node) -> Node:
-        return self._section(node, "job")
+        made = self._section(node, "job")
+        if "retries" in made.value:
+            key, retries = made.value["retries"]
+            made.value["retries"] = (key, self._retries(retries))
+        return made
+
+    def _retries(self, node: Node) -> Node:
+        """A lone number is that of `max`, a lone cause is a list of one."""
+        if node.kind == "scalar" and node is not _Told:
+            return Node("map", {"max": (node, node)}, node)
+        made = self._section(node, "retries")
+        if made.kind == "map" and "causes" in made.value:
+            key, causes = made.value["causes"]
+            if causes.kind == "scalar" and causes is not _Told:
+                made.value["causes"] = (key, Node("list", [causes], causes))
+        return made
 
     def _rule(self, node: Node) -> Node:
         entries = self._known(node, "rule")
@@ -243,6 +259,7 @@ _MODELS: Dict[str, Type[BaseModel]] = {
     "logging": Logging,
     "limit": Limits,
     "job": JobSet,
+    "retries": Retries,
     "rule": Rule,
     "action key": Action,
 }
@@ -343,6 +360,8 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
 
 def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
     """What a place is in the user's words, and the model that describes it."""
+    if loc[:1] == ("jobs",) and len(loc) > 2 and loc[2] == "retries":
+        return "a cause" if "causes" in loc[3:-1] else "retries", Retries
     if loc[:1] == ("jobs",) and len(loc) > 1:
         return "a job", JobSet
     if loc[:1] == ("rules",) and len(loc) > 3 and loc[2] == "actions":

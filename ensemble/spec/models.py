@@ -28,6 +28,7 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
+from ensemble.spec.retries import Retries
 from ensemble.spec.units import As, Between, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -59,8 +60,8 @@ STATE_TRIGGERS = {
     "job-cleanup": "finish",
     "job-inactive": "clean",
 }
-#: how a job ended
-END_TRIGGERS = ("job-finish", "job-success", "job-fail", "job-cancel", "job-timeout")
+#: how a job ended, or one attempt of it
+END_TRIGGERS = ("job-finish", "job-success", "job-fail", "job-cancel", "job-timeout", "job-retry")
 #: the other events of RFC 21 by name
 EVENT_TRIGGERS = {
     f"job-{name}": name for name in JOB_EVENTS if f"job-{name}" not in STATE_TRIGGERS and name != "finish"
@@ -68,17 +69,17 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 TRIGGERS = ("start", "metric", *JOB_TRIGGERS, "group-complete", "heartbeat", "timer", "idle", "end")
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable")
+ACTIONS = ("submit", "cancel", "kill", "urgency", "stop", "terminate", "log", "enable", "disable")
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("variables", "custom", "strict", "algorithm", "models", "members", "simulate"),
-    "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
+    "job": ("parameters", "sample", "samples", "seed", "metrics"),
     "rule": ("topic", "on_error", "keep_alive"),
-    "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink", "custom", "signal", "set"),
-    "action key": ("parameters", "args", "data", "job"),
+    "trigger": ("report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
+    "action": ("grow", "shrink", "custom", "signal", "set"),
+    "action key": ("parameters", "args", "data"),
     "limit": (),
 }
 
@@ -202,6 +203,9 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    retries: Optional[Retries] = Field(
+        None, description="what is tried again when it fails: a number of times, or a mapping with max, causes, backoff"
+    )
 
     @field_validator("name")
     @classmethod
@@ -244,17 +248,24 @@ class Action(_Model):
 
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
     label: Optional[Text] = Field(None, description="what it acts on: a group, or for enable and disable a rule's id")
+    job: Optional[Literal["event"]] = Field(
+        None, description="cancel, kill, urgency: event, the job that the rule fired on, in place of a label"
+    )
     count: Optional[Count] = Field(None, description="submit: jobs of each set, in place of the group's count")
     duration: Optional[Duration] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[Nodes] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[Nodes] = Field(None, description="submit: tasks, in place of the group's")
     urgency: Optional[Urgency] = Field(None, description="submit: urgency, in place of the group's")
-    state: Optional[Literal["pending", "running"]] = Field(None, description="cancel, kill: only jobs in that state")
+    state: Optional[Literal["pending", "running"]] = Field(
+        None, description="cancel, kill, urgency: only jobs in that state"
+    )
     signal: Optional[Signal] = Field(
         None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
     )
     status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
-    value: Optional[Plain] = Field(None, description="log: the line; {metric.paths} in braces are filled in")
+    value: Optional[Plain] = Field(
+        None, description="log: the line; {metric.paths} in braces are filled in. urgency: 0 to 31; 0 holds a job"
+    )
 
 
 class Rule(_Model):

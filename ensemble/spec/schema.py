@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Dict
 
+from ensemble.spec import targets
 from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
 from ensemble.spec.models import ACTIONS, NAME, RESERVED, TITLE, TRIGGERS, Spec
@@ -26,6 +27,11 @@ def schema() -> Dict[str, Any]:
     job["properties"]["name"] = _named(job["properties"]["name"], NAME.pattern)
     job["properties"]["name"]["not"] = {"enum": sorted(RESERVED)}
     job["oneOf"] = [{"required": ["command"]}, {"required": ["script"]}]
+
+    retries = parts["Retries"]["properties"]
+    job["properties"]["retries"]["anyOf"].insert(0, copy.deepcopy(retries["max"]))
+    several = {key: retries["causes"].pop(key) for key in ("type", "items")}
+    retries["causes"]["anyOf"] = [several, several["items"]]
 
     action["properties"]["name"] = {"enum": list(ACTIONS), "description": "what to do"}
     action["description"] = "One action of a rule; its name says which keys go with it."
@@ -69,7 +75,13 @@ def _keys_of(action: str) -> Dict[str, Any]:
     needs, takes = KEYS[action]
     known = {key for pair in KEYS.values() for part in pair for key in part}
     others = sorted(known - {*needs, *takes, *TOLERATED.get(action, ())})
-    return _if("name", action, {"required": list(needs), "properties": dict.fromkeys(others, False)}, None)
+    properties: Dict[str, Any] = dict.fromkeys(others, False)
+    then: Dict[str, Any] = {"required": list(needs), "properties": properties}
+    if action in targets.ACTIONS:
+        then["oneOf"] = [{"required": ["label"]}, {"required": ["job"]}]
+    if action == "urgency":
+        properties["value"] = {"type": "integer", "minimum": 0, "maximum": 31}
+    return _if("name", action, then, None)
 
 
 def _if(key: str, value: str, then: Dict[str, Any], otherwise: Any) -> Dict[str, Any]:
