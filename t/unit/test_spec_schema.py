@@ -113,7 +113,12 @@ def test_what_a_user_may_write_besides_fits() -> None:
     ]
     file["jobs"] += [
         {"name": "b", "command": "x", "retries": retries}
-        for retries in (2, {"max": 2}, {"max": 1, "causes": "fail", "backoff": "30s"}, {"max": 1, "causes": [3, "exec"]})
+        for retries in (
+            2,
+            {"max": 2},
+            {"max": 1, "causes": "fail", "backoff": "30s"},
+            {"max": 1, "causes": [3, "exec"]},
+        )
     ]
     file["rules"] += [
         {"trigger": "job-retry", "action": {"name": "cancel", "job": "event"}},
