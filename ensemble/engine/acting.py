@@ -7,15 +7,17 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import ending, targets
+from ensemble.engine import ending, points, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
 from ensemble.engine.submissions import Batch
-from ensemble.spec import metrics
-from ensemble.spec.models import Action
+from ensemble.engine.values import shown
+from ensemble.errors import RuleError
+from ensemble.spec import reading
+from ensemble.spec.models import Action, JobSet
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ensemble.engine.rules import RuleState
 
 _OVERRIDES = ("duration", "nodes", "tasks", "urgency")
-_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
 class Firing:
@@ -36,6 +37,10 @@ class Firing:
         #: what it fired on
         self.occasion = occasion
         self.index = 0
+
+    def amount(self, action: Action, key: str) -> Any:
+        """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
+        return self.engine.values.number(action, key, self.occasion)
 
     def cause(self, action: Action) -> Cause:
         return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
@@ -68,12 +73,13 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
     job = Job(key, batch.group, batch.set, batch.overrides, batch.losses, batch.tries)
+    job.params = engine.samples.params(batch)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
     engine.tally.touch("submitted")
-    return Submit(key, batch.group, batch.set, batch.overrides)
+    return Submit(key, batch.group, batch.set, batch.overrides, job.params)
 
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
@@ -85,18 +91,33 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
 def _submit(firing: Firing, action: Action) -> None:
     engine, group = firing.engine, action.label or ""
     total = 0
-    overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    asked = firing.amount(action, "count")
+    _fits(action, engine.groups[group], overrides)
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.groups[group]):
-        count = action.count or jobs.count
-        if not refused:
-            batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
+        if refused:
+            break
+        taken = points.take(engine, action, asked, group, number, jobs)
+        count = taken.jobs
+        if count:
+            batch = Batch(
+                firing.rule.id,
+                firing.number,
+                group,
+                number,
+                firing.index,
+                count,
+                overrides,
+                point=taken.point,
+                points=taken.points,
+            )
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
             if engine.concluding:
                 for index in range(count):
-                    engine.emit(make_job(engine, batch._replace(first=batch.first + index, jobs=1)))
+                    engine.emit(make_job(engine, batch.job(index)))
             else:
                 engine.held.put(batch)
         firing.index += count
@@ -104,9 +125,31 @@ def _submit(firing: Firing, action: Action) -> None:
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
         return
+    if not total and asked != 0:
+        firing.tell(action, points.spent(engine, group), 0)
+        return
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")
     ending.pump(engine)
+
+
+def _fits(action: Action, sets: Iterable[JobSet], overrides: Dict[str, Any]) -> None:
+    """Fewer tasks than nodes are refused by Flux; what an expression came to is known only now. Raises RuleError."""
+    if "nodes" not in overrides and "tasks" not in overrides:
+        return
+    for jobs in sets:
+        nodes, tasks = overrides.get("nodes", jobs.nodes), overrides.get("tasks", jobs.tasks)
+        if nodes is not None and tasks is not None and tasks < nodes:
+            raise RuleError(f"submit: {tasks} tasks of {jobs.name} cannot fill {nodes} nodes")
+
+
+def _set(firing: Firing, action: Action) -> None:
+    values, name, value = firing.engine.values, action.label or "", action.value
+    text = reading.set_text(value)
+    if text is not None:
+        value = values.computed(text, f"set: {name}", firing.occasion)
+    values.set(name, value)
+    firing.tell(action, f"set {name} to {shown(value)}")
 
 
 def _stop(firing: Firing, action: Action) -> None:
@@ -134,14 +177,13 @@ def _terminate(firing: Firing, action: Action) -> None:
 def _log(firing: Firing, action: Action) -> None:
     engine = firing.engine
 
-    def fill(match: re.Match[str]) -> str:
-        try:
-            value = engine.value(metrics.parse(match.group(1), engine.groups))
-        except metrics.PathError:
-            return match.group(0)
-        return "no value" if value is None else f"{value:.6g}"
+    scope = engine.values.at(firing.occasion)
 
-    engine.record("log", rule=firing.rule.id, text=_BRACES.sub(fill, str(action.value)))
+    def fill(match: re.Match[str]) -> str:
+        read = engine.book.shown(match.group(1))
+        return match.group(0) if read is None else shown(read.value(scope))
+
+    engine.record("log", rule=firing.rule.id, text=reading.BRACES.sub(fill, str(action.value)))
 
 
 def _enable(firing: Firing, action: Action) -> None:
@@ -160,4 +202,5 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "set": _set,
 }

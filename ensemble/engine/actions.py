@@ -24,13 +24,14 @@ class Submit(NamedTuple):
     """Submit one job of set number `set` (from 0, in file order) of `group`.
 
     `overrides` holds the keys of the action that outrank the group's: `duration` (seconds), `nodes`, `tasks`,
-    `urgency`.
+    `urgency`. `params` is the job's point: the value of each of its parameters.
     """
 
     key: Key
     group: str
     set: int
     overrides: Dict[str, Any] = {}
+    params: Dict[str, Any] = {}
 
 
 class Cancel(NamedTuple):

@@ -117,6 +117,7 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
         attempt=key.attempt + 1,
         losses=losses,
         tries=tries,
+        points=[job.params] if job.params else None,
     )
     return batch, wait
 

@@ -29,6 +29,7 @@ _PLAIN = (
     "limits",
     "unfinished",
     "sent",
+    "taken",
     "unanswered",
     "allowance",
     "t_allowance",
@@ -38,6 +39,7 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "variables",
 )
 
 

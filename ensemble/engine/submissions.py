@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional
 
 from ensemble.errors import RecordError
+from ensemble.spec.space import Point
 
 
 class Batch(NamedTuple):
@@ -26,12 +27,20 @@ class Batch(NamedTuple):
     #: of a job that is tried again: the attempt, and how many were lost before
     attempt: int = 0
     losses: int = 0
+    #: its first point: a number of the set's points, or a place in `points` where these are given
+    point: int = 0
+    points: Optional[List[Point]] = None
+
     #: how often it was tried again out of the set's own `retries`
     tries: int = 0
 
     def override(self, values: Dict[str, Any]) -> Batch:
         """The same with these values over the group's keys."""
         return self._replace(overrides={**self.overrides, **values})
+
+    def job(self, index: int) -> Batch:
+        """That one of its jobs, from 0, as a batch of one."""
+        return self._replace(first=self.first + index, jobs=1, point=self.point + index)
 
 
 #: names some of the batches
@@ -59,9 +68,9 @@ class Held:
         if batch.jobs == 1:
             self._batches.popleft()
         else:
-            self._batches[0] = batch._replace(first=batch.first + 1, jobs=batch.jobs - 1)
+            self._batches[0] = batch.job(1)._replace(jobs=batch.jobs - 1)
         self._count(batch.group, -1)
-        return batch._replace(jobs=1)
+        return batch.job(0)
 
     def drop(self, group: Optional[str] = None, which: Which = lambda batch: True) -> List[Batch]:
         """Forget what waits, of one group or of all, or those of them that `which` names. Returns what was dropped."""

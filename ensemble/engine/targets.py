@@ -49,7 +49,7 @@ def kill(firing: Firing, action: Action) -> None:
 
 def urgency(firing: Firing, action: Action) -> None:
     """`urgency`: of those that wait, wherever they do; a job that has its resources needs none."""
-    engine, value = firing.engine, units.whole(action.value)
+    engine, value = firing.engine, firing.amount(action, "value")
     count = 0
     if action.job is None and action.state != "running":
         group = _group(action)

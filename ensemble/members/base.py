@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.events import Event, JobId, Key
@@ -109,6 +109,6 @@ class Member(ABC):
         """The id as users of this queue write it."""
         return str(id)
 
-    def where(self, ensemble: str, id: JobId) -> str:
-        """Where the output of a job lies: a path, or a command that prints it."""
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
+        """Where the output of a job with these parameters lies: a path, or a command that prints it."""
         return ""

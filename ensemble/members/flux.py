@@ -46,7 +46,7 @@ class _Ensemble:
     def __init__(self, spec: Spec, submitter: Submitter) -> None:
         self.spec = spec
         self.submitter = submitter
-        #: (group, set, overrides) to the template
+        #: (group, set, overrides, names of parameters) to the template
         self.templates: Dict[Tuple[Any, ...], Template] = {}
 
 
@@ -124,7 +124,7 @@ class FluxMember(Member):
         opened = _Ensemble(spec, submitter)
         for group, sets in spec.groups.items():
             for number in range(len(sets)):
-                self._template(ensemble, opened, group, number, {})
+                self._template(ensemble, opened, Submit(Key(ensemble, "", 0, 0, 0), group, number))
         self._open[ensemble] = opened
         self._requests.open(ensemble)
         self._journal.open(ensemble, events)
@@ -137,8 +137,8 @@ class FluxMember(Member):
         self._known[ensemble] = dict(known)
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
-            made = self._template(ensemble, self._open[ensemble], one.group, one.set, one.overrides)
-            self._requests.doubt(ensemble, one.key, made, t)
+            made = self._template(ensemble, self._open[ensemble], one)
+            self._requests.doubt(ensemble, one.key, made, one.params, t)
         if doubtful:
             self._journal.witness(t)
 
@@ -146,11 +146,11 @@ class FluxMember(Member):
         """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
         if isinstance(action, Submit):
             try:
-                made = self._template(ensemble, self._open[ensemble], action.group, action.set, action.overrides)
+                made = self._template(ensemble, self._open[ensemble], action)
             except MemberError as exc:
                 self._post(ensemble, Refused(self._clock(), action.key, str(exc)))
             else:
-                self._requests.submit(ensemble, action.key, made)
+                self._requests.submit(ensemble, action.key, made, action.params)
         elif isinstance(action, (Cancel, Kill, Urgency)):
             self._requests.act(ensemble, action)
         else:
@@ -200,18 +200,18 @@ class FluxMember(Member):
         """The job id in its F58 form, in ASCII."""
         return f58(id)
 
-    def where(self, ensemble: str, id: JobId) -> str:
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         """The output file of a job that has one and did not end long ago; else a command that prints it."""
         return self._journal.output(id) or f"flux job attach {f58(id)}"
 
-    def _template(
-        self, ensemble: str, opened: _Ensemble, group: str, number: int, overrides: Dict[str, Any]
-    ) -> Template:
-        name = (group, number, *sorted(overrides.items()))
+    def _template(self, ensemble: str, opened: _Ensemble, one: Submit) -> Template:
+        name = (one.group, one.set, *sorted(one.overrides.items()), *one.params)
         made = opened.templates.get(name)
         if made is None:
-            jobs = opened.spec.groups[group][number]
-            made = template(jobs, ensemble, opened.submitter, umask=self._umask, overrides=overrides)
+            jobs = opened.spec.groups[one.group][one.set]
+            made = template(
+                jobs, ensemble, opened.submitter, umask=self._umask, overrides=one.overrides, names=tuple(one.params)
+            )
             if len(opened.templates) >= _MAX_TEMPLATES:
                 opened.templates.clear()
             opened.templates[name] = made

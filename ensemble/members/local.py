@@ -168,12 +168,12 @@ class LocalMember(Member):
             self._launcher.close()
             self._launcher = None
 
-    def where(self, ensemble: str, id: JobId) -> str:
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         if ensemble not in self._ensembles or not 0 < id < len(self._sets):
             return ""
         if self._sets[id] == _UNKNOWN:
             return ""
-        return self._ensembles[ensemble].where(self._sets[id], id)
+        return self._ensembles[ensemble].where(self._sets[id], id, params or {})
 
     # submitting
 

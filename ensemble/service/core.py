@@ -31,6 +31,7 @@ from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
 from ensemble.service.watchers import Watcher
+from ensemble.spec import sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
@@ -186,6 +187,8 @@ class Service:
             spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        seeds = sampling.draw(spec, secrets.randbelow)
+        spec = sampling.seeded(spec, seeds)
         id = self._new_id()
         engine = Engine(spec, id)
         submitter = Submitter(**request.submitter.model_dump())
@@ -199,6 +202,7 @@ class Service:
             "file": request.file,
             "text": request.text,
             "files": request.files,
+            "seeds": seeds,
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }

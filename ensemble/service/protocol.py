@@ -31,7 +31,7 @@ quit    {} -> {}                                      answered, then the service
 
 SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
 STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
-                     rules: [{id, trigger, fired, remaining, state, error}], variables: {}}
+                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value}}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
         failed. A metric without a value is left out.
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled, retried}

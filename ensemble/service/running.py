@@ -250,7 +250,7 @@ class Running:
         id = row["id"]
         if id is None:
             return {**row, "where": None}
-        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id)}
+        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id, row["params"])}
 
     def summary(self) -> Dict[str, Any]:
         """SUMMARY of the protocol."""
@@ -284,7 +284,7 @@ class Running:
                 }
                 for rule in engine.book.rules
             ],
-            "variables": {},
+            "variables": dict(engine.variables),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:

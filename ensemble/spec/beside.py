@@ -2,8 +2,8 @@
 """Files that an ensemble's file names, such as `custom: {file: steer.py}`: read once, where the user submits.
 
 Law of this file: whoever loads a spec asks a `Beside` for the text of such a file and never opens one. The command has
-one that reads, relative to the folder of the ensemble's file, and keeps what it has read (`read`): that is sent along and
-stored with the ensemble. The service has one of the stored texts, so that a restart needs no file of the user's.
+one that reads, from the folder of the ensemble's file or else from its own directory, and keeps what it has read (`read`):
+that is sent along and stored with the ensemble. The service has one of the stored texts, so that a restart needs no file of the user's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Beside:
 
 
 class Folder(Beside):
-    """Reads the files, each once, relative to a folder."""
+    """Reads the files, each once, relative to a folder; one that is not there, from the current directory on."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -46,6 +46,8 @@ class Folder(Beside):
 
     def _text(self, name: str) -> str:
         path = os.path.join(self._folder, name)
+        if not os.path.lexists(path):
+            path = name
         try:
             # as for the ensemble's own file, a FIFO must not hold us up
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Unio
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, check
+from ensemble.spec import advice, check, parameters, sampling
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
@@ -47,11 +47,12 @@ def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) ->
     root = None if characters is None else read(characters, report)
     if root is None:
         raise SpecError(report.faults)
-    root = _Shape(report, file).file(root)
+    root = _Shape(report, file, beside).file(root)
     check.check(root, report)
     spec = _validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
+        sampling.settle(spec, root, report)
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
@@ -102,16 +103,17 @@ def _read(fd: int) -> bytes:
 class _Shape:
     """Brings the tree into the form that the models know. Nodes may be shared by aliases: new ones are made."""
 
-    def __init__(self, report: Report, file: str) -> None:
+    def __init__(self, report: Report, file: str, beside: Beside) -> None:
         self._report = report
         self._file = file
+        self._beside = beside
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits"):
+        for section in ("logging", "limits", "variables"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -123,6 +125,11 @@ class _Shape:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
         if "logging" in entries:
             entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
+        if "variables" in entries and entries["variables"][1].kind == "map":
+            place, given = entries["variables"]
+            variables = dict(given.value)
+            self._filled(variables)
+            entries["variables"] = (place, Node("map", variables, given))
         for key, each in (("jobs", self._job), ("rules", self._rule)):
             if key in entries and entries[key][1].kind == "list":
                 node = entries[key][1]
@@ -164,18 +171,11 @@ class _Shape:
         made = self._section(node, "job")
         if "retries" in made.value:
             key, retries = made.value["retries"]
-            made.value["retries"] = (key, self._retries(retries))
-        return made
-
-    def _retries(self, node: Node) -> Node:
-        """A lone number is that of `max`, a lone cause is a list of one."""
-        if node.kind == "scalar" and node is not _Told:
-            return Node("map", {"max": (node, node)}, node)
-        made = self._section(node, "retries")
-        if made.kind == "map" and "causes" in made.value:
-            key, causes = made.value["causes"]
-            if causes.kind == "scalar" and causes is not _Told:
-                made.value["causes"] = (key, Node("list", [causes], causes))
+            made.value["retries"] = (key, self._section(retries, "retries"))
+        if "parameters" in made.value:
+            key, inner = made.value["parameters"]
+            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
         return made
 
     def _rule(self, node: Node) -> Node:
@@ -297,8 +297,6 @@ _KINDS: Dict[str, str] = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-#: what a number of an action may be in a later release
-_EXPRESSION = re.compile(r"\b(?:var|event|count)\.|[*/+()]|\s-\s")
 _ALL_BOOL = {
     "yes": "true",
     "on": "true",
@@ -354,9 +352,6 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
         suggestion = nearest(node.text, words)
     elif kind == "bool_type":
         suggestion = _ALL_BOOL.get(node.text.lower())
-    if model is Action and isinstance(node.value, str) and _EXPRESSION.search(node.text) and kind == "value_error":
-        report.add(node, "expressions are not supported yet", value=node.text, expected=expected)
-        return
     name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
     subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
     report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)

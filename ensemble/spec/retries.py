@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Annotated
 
 from ensemble.spec import units
@@ -65,6 +65,16 @@ class Retries(BaseModel):
     infrastructure: Annotated[int, Between(0, 1000)] = Field(
         LOSSES, description="times that a job lost for no fault of its own is tried again; they do not count into max"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        """A lone number is that of `max`, a lone cause is a list of one."""
+        if isinstance(value, (int, float, str)):
+            return {"max": value}
+        if isinstance(value, dict) and isinstance(value.get("causes"), (int, float, str)):
+            return {**value, "causes": (value["causes"],)}
+        return value
 
     def wait(self, tries: int) -> float:
         """Seconds before the next attempt of a job that was tried again so many times already."""

@@ -13,7 +13,8 @@ from typing import Any, Dict
 from ensemble.spec import targets
 from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
-from ensemble.spec.models import ACTIONS, NAME, RESERVED, TITLE, TRIGGERS, Spec
+from ensemble.spec.models import ACTIONS, NAME, NUMBERS, RESERVED, TITLE, TRIGGERS, Spec
+from ensemble.spec.units import OrExpression
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -79,8 +80,9 @@ def _keys_of(action: str) -> Dict[str, Any]:
     then: Dict[str, Any] = {"required": list(needs), "properties": properties}
     if action in targets.ACTIONS:
         then["oneOf"] = [{"required": ["label"]}, {"required": ["job"]}]
-    if action == "urgency":
-        properties["value"] = {"type": "integer", "minimum": 0, "maximum": 31}
+    number = NUMBERS.get(action, {}).get("value")
+    if number is not None:
+        properties["value"] = OrExpression(number).schema()
     return _if("name", action, then, None)
 
 

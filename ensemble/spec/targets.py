@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ensemble.spec import units
 from ensemble.spec.faults import Report
 from ensemble.spec.models import JOB_TRIGGERS
 from ensemble.spec.reader import Node
@@ -20,7 +19,7 @@ WITH_JOB = frozenset(JOB_TRIGGERS)
 
 
 def check(action: Node, trigger: Optional[str], groups: Optional[str], report: Report) -> None:
-    """Tell what is wrong with the target of an action on jobs, and with the value of an `urgency`.
+    """Tell what is wrong with the target of an action on jobs.
 
     `groups` says in words what a label may be; None where a missing one need not be told.
     """
@@ -39,11 +38,3 @@ def check(action: Node, trigger: Optional[str], groups: Optional[str], report: R
             value="job",
             expected="label in place of job, or a trigger that is about a job, such as job-start",
         )
-    value = action.get("value")
-    if word == "urgency" and value is not None and value.value is not None:
-        try:
-            right = 0 <= units.whole(value.value) <= 31
-        except ValueError:
-            right = False
-        if not right:
-            report.add(value, f"value cannot be {value}", value=value.text, expected="a whole number from 0 to 31")

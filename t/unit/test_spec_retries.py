@@ -20,6 +20,7 @@ rules:
 - {trigger: start, action: {name: submit, label: a}}
 - {trigger: job-start, action: {%s}}
 """
+URGENCY = 'a whole number from 0 to 31, or an expression such as "var.n * 2"'
 ONE_OF = f"one of {', '.join(CAUSES)}, or an exit code from 1 to 255"
 
 
@@ -79,10 +80,10 @@ FAULTS: List[Tuple[str, str, Optional[str]]] = [
     (RULE % "name: cancel, label: a, ^job: event", "cancel has both label and job", "one of them"),
     (RULE % "name: ^urgency, label: a", "urgency has no value", "value: a number from 0 to 31"),
     (RULE % "name: ^urgency, value: 3", "urgency has no label", "label: a group (a), or all; or job: event"),
-    (RULE % "name: urgency, value: ^32, label: a", "value cannot be '32'", "a whole number from 0 to 31"),
-    (RULE % "name: urgency, value: ^-1, label: a", "value cannot be '-1'", "a whole number from 0 to 31"),
-    (RULE % "name: urgency, value: ^[1], label: a", "value cannot be a list", "a whole number from 0 to 31"),
-    (RULE % "name: urgency, value: ^true, label: a", "value cannot be 'true'", "a whole number from 0 to 31"),
+    (RULE % "name: urgency, value: ^32, label: a", "value cannot be '32'", URGENCY),
+    (RULE % "name: urgency, value: ^-1, label: a", "value cannot be '-1'", URGENCY),
+    (RULE % "name: urgency, value: ^[1], label: a", "value cannot be a list", URGENCY),
+    (RULE % "name: urgency, value: ^true, label: a", "value cannot be 'true'", URGENCY),
     (RULE % "name: urgency, value: 1, label: a, ^signal: 9", "urgency takes no signal", "one of value, label, job, state"),
     (RULE % "name: submit, label: a, ^job: event", "submit takes no job", None),
 ]  # fmt: skip
