@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import ending, points, targets
+from ensemble.engine import calls, ending, points, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -36,7 +36,10 @@ class Firing:
         self.number = number
         #: what it fired on
         self.occasion = occasion
+        #: of its next job
         self.index = 0
+        #: functions that it has called
+        self.calls = 0
 
     def amount(self, action: Action, key: str) -> Any:
         """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
@@ -63,10 +66,18 @@ class Firing:
 def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
     firing = Firing(engine, rule, number, occasion)
-    for action in rule.rule.actions:
-        _ACTIONS[action.name](firing, action)
-        if engine.closed:
-            return
+    try:
+        for action in rule.rule.actions:
+            perform(firing, action)
+            if engine.closed:
+                return
+    finally:
+        calls.done(firing)
+
+
+def perform(firing: Firing, action: Action) -> None:
+    """Carry out one action."""
+    _ACTIONS[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
@@ -85,6 +96,7 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
     ending.drop(engine, result="cancelled")
+    engine.calls.drop()
     return targets.cancel_jobs([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
@@ -202,5 +214,6 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "custom": lambda firing, action: calls.call(firing, action),
     "set": _set,
 }

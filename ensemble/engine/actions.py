@@ -57,6 +57,13 @@ class Urgency(NamedTuple):
     cause: Cause
 
 
+class Call(NamedTuple):
+    """Have a function called; `Answered` with this id comes of it. What it needs stands in the engine's state."""
+
+    call: str
+    cause: Cause
+
+
 class SetTimer(NamedTuple):
     """Deliver `TimerExpired(timer)` at `at` (seconds since the epoch). A timer of the same name is replaced."""
 
@@ -81,7 +88,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, Urgency, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, Call, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
 FOR_MEMBER = (Submit, Cancel, Kill, Urgency)

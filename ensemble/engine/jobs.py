@@ -86,6 +86,7 @@ class Job:
     __slots__ = (
         "cause",
         "doomed",
+        "ended",
         "entered",
         "exception",
         "exit_code",
@@ -149,6 +150,8 @@ class Job:
         self.note: Optional[str] = None
         #: why the member refused it, once it has, though its `submit` had been seen before
         self.refusal: Optional[str] = None
+        #: which of the ensemble's jobs it was to end, from 1; None until then, and for an attempt that is tried again
+        self.ended: Optional[int] = None
         #: a rule or the user has asked for its end
         self.doomed = False
         #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
@@ -266,6 +269,7 @@ class Job:
             "ranks": self.ranks,
             "params": self.params,
             "values": self.values,
+            "ended": self.ended,
         }
 
     def to_json(self) -> List[Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequenc
 from ensemble.engine.submissions import Batch
 from ensemble.spec.models import Action, JobSet
 from ensemble.spec.sampling import default_sample, total
-from ensemble.spec.space import Point, Space
+from ensemble.spec.space import WALKS, Point, Space
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
@@ -37,6 +37,11 @@ class Points:
         self.total = total(jobs)
         #: number of the first point of the block that is held, and the shares of its points
         self._block: Tuple[int, Any] = (0, ())
+
+    def facts(self) -> Dict[str, Any]:
+        """The names of the parameters, the sample, and the seed where there is one."""
+        names = [name for axis in self._axes for name in axis.names]
+        return {"names": names, "sample": self.sample, "seed": None if self.sample in WALKS else self.seed}
 
     def point(self, n: int) -> Point:
         """Point `n`, from 0: a value of each parameter."""
@@ -105,6 +110,17 @@ class Samples:
         """The points of that set; None where it has no parameters, or where a function says them."""
         sets = self._sets.get(group)
         return sets[number] if sets is not None else None
+
+    def table(self, taken: Dict[str, List[int]]) -> Dict[str, List[Dict[str, Any]]]:
+        """Of each group its sets with parameters: `names`, `sample`, `seed`, `taken` and `total` points. JSON-able."""
+        return {
+            group: [
+                {"set": number, **points.facts(), "taken": taken[group][number], "total": points.total}
+                for number, points in enumerate(sets)
+                if points is not None
+            ]
+            for group, sets in self._sets.items()
+        }
 
     def params(self, batch: Batch, index: int = 0) -> Point:
         """The parameters of that job of the batch, the first being 0."""

@@ -18,12 +18,13 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
 
 import flux
+from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Recovered, Refused
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
@@ -50,6 +51,20 @@ class _Ensemble:
         self.templates: Dict[Tuple[Any, ...], Template] = {}
 
 
+class _Watch(Watch):
+    """A watcher of the reactor."""
+
+    def __init__(self, watcher: Any) -> None:
+        self._watcher = watcher
+        watcher.start()
+
+    def cancel(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.destroy()
+            self._watcher = None
+
+
 class FluxMember(Member):
     """The queue of one Flux instance.
 
@@ -73,6 +88,7 @@ class FluxMember(Member):
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
+            self.uri = str(self.handle.attr_get("local-uri"))
             self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
@@ -141,6 +157,15 @@ class FluxMember(Member):
             self._requests.doubt(ensemble, one.key, made, one.params, t)
         if doubtful:
             self._journal.witness(t)
+
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        """Follow more events; submissions wait until they are covered."""
+        self._journal.want(ensemble, events)
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        """Call back from the reactor."""
+        events = FLUX_POLLOUT if write else FLUX_POLLIN
+        return _Watch(self.handle.fd_watcher_create(fd, guarded(self._log, lambda *_: callback()), events))
 
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""

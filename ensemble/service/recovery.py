@@ -53,6 +53,7 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     ]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+    running.calling.followed = engine.wanted_events
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)
     return running
@@ -62,6 +63,8 @@ def take_up(running: Running, member: Member) -> None:
     """Once the member delivers: do again what may not have been done."""
     for name, at in list(running.engine.timers.items()):
         running.set_timer(name, at)
+    for id in list(running.engine.calls.pending):
+        running.calling.call(id)
     for job in list(running.engine.jobs.values()):
         if job.id is None or job.state not in (PENDING, RUNNING):
             continue
@@ -87,4 +90,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "parameters": {},
     }

@@ -18,6 +18,9 @@ MOST, MOST_IN_ALL = 1 << 20, 2 << 20
 class Beside:
     """The texts of files by the names that the ensemble's file has for them."""
 
+    #: is this where the user submits, so that what is installed here is what the user has?
+    here = False
+
     def __init__(self, texts: Optional[Mapping[str, str]] = None) -> None:
         #: name as written -> text, of all that was asked for
         self.read: Dict[str, str] = {}
@@ -40,6 +43,8 @@ class Beside:
 class Folder(Beside):
     """Reads the files, each once, relative to a folder; one that is not there, from the current directory on."""
 
+    here = True
+
     def __init__(self, folder: str) -> None:
         super().__init__()
         self._folder = folder
@@ -55,8 +60,6 @@ class Folder(Beside):
                 data = file.read(MOST + 1)
         except (OSError, ValueError) as exc:
             raise ValueError(f"it cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
-        if not data:
-            data = b""
         if len(data) > MOST:
             raise ValueError(f"it is larger than {MOST >> 20} MiB")
         try:

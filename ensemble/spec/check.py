@@ -9,10 +9,11 @@ value has the wrong shape, since the models tell that, and about groups where it
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
 from ensemble.spec import metrics, reading, sampling, targets, units
 from ensemble.spec.computed import Computed
+from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -36,6 +37,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "log": (("value",), ()),
     "enable": (("label",), ()),
     "disable": (("label",), ()),
+    "custom": (("label",), ("args", "value")),
     "set": (("label", "value"), ()),
 }
 #: ensemble-python took these with any action; they do nothing here
@@ -63,9 +65,9 @@ def heartbeat_period(spec: Spec) -> float:
     return 0.0
 
 
-def check(root: Node, report: Report) -> None:
-    """Tell every fault that lies between places."""
-    _Check(root, report).run()
+def check(root: Node, report: Report, functions: Functions, ids: Iterable[str] = ()) -> None:
+    """Tell every fault that lies between places. `functions` are those of actions; `ids` are of rules elsewhere."""
+    _Check(root, report, functions, ids).run()
 
 
 class _Everything(Dict[str, Node]):
@@ -89,8 +91,9 @@ def misspelt(node: Node, key: str, known: Collection[str]) -> bool:
 
 
 class _Check:
-    def __init__(self, root: Node, report: Report) -> None:
+    def __init__(self, root: Node, report: Report, functions: Functions, ids: Iterable[str]) -> None:
         self._report = report
+        self._functions = functions
         self._root = root
         self._jobs = root.get("jobs")
         self._rules = root.get("rules")
@@ -100,7 +103,7 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
-        self._ids: Dict[str, Node] = {}
+        self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
         self._computed = Computed(root, report, self._groups)
 
     def run(self) -> None:
@@ -252,12 +255,31 @@ class _Check:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
+            elif name == "custom":
+                self._function(label, told)
         if name in targets.ACTIONS:
             typo = any(misspelt(action, key, list(Action.model_fields)) for key in ("label", "job"))
             targets.check(action, trigger, None if typo else self._wanted(name, "label"), self._report)
         self._computed.action(action, name, trigger)
 
+    def _function(self, node: Node, name: str) -> None:
+        known, doubtful, of = self._functions
+        if name in known or "*" in known:
+            return
+        if doubtful:
+            self._report.warn(node, f"{of} may have no function {shown(name)}")
+            return
+        self._report.add(
+            node,
+            f"no function is called {shown(name)}",
+            value=name,
+            expected=f"one of {listed(sorted(known))}" if known else "custom: with the function's Python source",
+            suggestion=lambda: nearest(name, known),
+        )
+
     def _wanted(self, action: str, key: str) -> str:
+        if action == "custom":
+            return "the function's name"
         if action == "log":
             return "the line"
         if action == "set":

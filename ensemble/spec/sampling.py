@@ -16,6 +16,7 @@ from ensemble.spec.models import Action, JobSet, Spec
 from ensemble.spec.reader import Node
 from ensemble.spec.space import MOST_LHS, MOST_POINTS, QMC, WALKS, Space, Value
 
+_Formats = List[Tuple[str, templates.Hole]]
 #: seeds that are drawn are below this
 SEEDS = 2**32
 
@@ -84,6 +85,11 @@ def settle(spec: Spec, root: Node, report: Report) -> None:
     _Settler(spec, root, report).run()
 
 
+def settle_actions(spec: Spec, root: Node, report: Report) -> None:
+    """As `settle`, of the actions alone: those of rules that join a file that was settled before."""
+    _Settler(spec, root, report).actions()
+
+
 class _Settler:
     def __init__(self, spec: Spec, root: Node, report: Report) -> None:
         self._spec = spec
@@ -97,17 +103,22 @@ class _Settler:
         ]
 
     def run(self) -> None:
+        self.actions()
+        for node, jobs in self._sets:
+            if jobs.parameters is not None and jobs.parameters.custom is None:
+                wanted = _formats(jobs)
+                for axis in jobs.parameters.axes if wanted else ():
+                    # one value that does not fit tells enough
+                    any(self._misfit(node, wanted, dict(zip(axis.names, row)), None) for row in axis.examples())
+                self._places(node, jobs)
+                self._size(node, jobs)
+
+    def actions(self) -> None:
+        """Only what stands in actions, where the sets are known to be good."""
         for place, action in self._actions:
             for node, jobs in self._sets:
                 if jobs.name == action.label:
                     self._action(place, action, node, jobs)
-        for node, jobs in self._sets:
-            if jobs.parameters is not None and jobs.parameters.custom is None:
-                for axis in jobs.parameters.axes:
-                    for row in axis.examples():
-                        self._formats(node, jobs, dict(zip(axis.names, row)), None)
-                self._places(node, jobs)
-                self._size(node, jobs)
 
     def _action(self, place: Node, action: Action, node: Node, jobs: JobSet) -> None:
         if action.parameters is None:
@@ -120,8 +131,9 @@ class _Settler:
             message = f"the points have no '{missing[0]}', which is a parameter of '{jobs.name}'"
             self._report.add(at, message, expected=f"a value of each of {listed(names)}")
             return
-        for point in action.parameters:
-            self._formats(node, jobs, point, at)
+        wanted = _formats(jobs)
+        if wanted:
+            any(self._misfit(node, wanted, point, at) for point in action.parameters)
 
     def _endless(self, place: Node, action: Action, jobs: JobSet) -> None:
         space = jobs.parameters
@@ -132,16 +144,18 @@ class _Settler:
             expected = "count here or in the group, or samples in the group"
             self._report.add(place.get("label") or place, message, expected=expected)
 
-    def _formats(self, node: Node, jobs: JobSet, point: Mapping[str, Value], at: Optional[Node]) -> None:
-        """Can the values stand where they are wanted? A fault is told at the points `at`, or at the place."""
-        for key, text in templates.texts(jobs):
-            for hole in templates.holes(text):
-                if hole.name not in point or not hole.format:
-                    continue
-                try:
-                    templates.formatted(point[hole.name], hole)
-                except ValueError as exc:
-                    self._report.add(at or node.get(key) or node, str(exc), expected="another format, or other values")
+    def _misfit(self, node: Node, wanted: _Formats, point: Mapping[str, Value], at: Optional[Node]) -> bool:
+        """Can a value not stand where it is wanted? Then a fault is told, at the points `at` or at the place."""
+        found = False
+        for key, hole in wanted:
+            if hole.name not in point:
+                continue
+            try:
+                templates.formatted(point[hole.name], hole)
+            except ValueError as exc:
+                self._report.add(at or node.get(key) or node, str(exc), expected="another format, or other values")
+                found = True
+        return found
 
     def _places(self, node: Node, jobs: JobSet) -> None:
         assert jobs.parameters is not None
@@ -173,6 +187,11 @@ class _Settler:
         if number is not None and number > most and whole and jobs.wanted is None:
             message = f"'{jobs.name}' has {number} points, and the limit max_jobs is {most}"
             self._report.warn(node.key("parameters"), message, expected="a higher limit, or count")
+
+
+def _formats(jobs: JobSet) -> _Formats:
+    """The places of a set that want a format, each with its key."""
+    return [(key, hole) for key, text in templates.texts(jobs) for hole in templates.holes(text) if hole.format]
 
 
 def _names(action: Action) -> Iterable[str]:
