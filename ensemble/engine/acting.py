@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import calls, ending, points, targets
+from ensemble.engine import calls, ending, points, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -204,6 +204,11 @@ def _enable(firing: Firing, action: Action) -> None:
     firing.tell(action, f"{action.name} {target.id}")
 
 
+def _signal(firing: Firing, action: Action) -> None:
+    firing.tell(action, f"signal {action.label}")
+    signals.send(firing.engine, action.label or "", dict(action.data or {}))
+
+
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "submit": _submit,
     "cancel": targets.cancel,
@@ -215,5 +220,6 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "enable": _enable,
     "disable": _enable,
     "custom": lambda firing, action: calls.call(firing, action),
+    "signal": _signal,
     "set": _set,
 }

@@ -15,7 +15,7 @@ from ensemble.spec.reader import Node
 #: actions on jobs
 ACTIONS = ("cancel", "kill", "urgency")
 #: triggers whose event is about a job
-WITH_JOB = frozenset(JOB_TRIGGERS)
+WITH_JOB = frozenset((*JOB_TRIGGERS, "report"))
 
 
 def check(action: Node, trigger: Optional[str], groups: Optional[str], report: Report) -> None:
