@@ -195,7 +195,7 @@ class RuleBook:
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
         for rule in spec.rules:
             self._put(rule)
-        if spec.steered:
+        if spec.asks:
             self.shows.update(_for_functions(groups))
         self._index()
 

@@ -175,7 +175,10 @@ class Shape:
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
             space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
-            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+            made.value["parameters"] = (
+                key,
+                _Told if space is None else Node("scalar", space, (space.custom and inner.get("custom")) or inner),
+            )
         return made
 
     def rule(self, node: Node) -> Node:
