@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last lines of `run` and `watch`, and what `status ID` prints: counts, metrics, rules, failed jobs, output."""
+"""The last lines of `run` and `watch`, and what `status ID` prints: counts, metrics, variables, rules, failed jobs, output."""
 
 from __future__ import annotations
 
@@ -95,6 +95,20 @@ def rule_lines(status: Dict[str, Any]) -> List[str]:
     return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
 
 
+def variable_lines(status: Dict[str, Any]) -> List[str]:
+    """The variables and their values, as a table. Empty where there are none."""
+    rows = [[name, _value(value)] for name, value in (status.get("variables") or {}).items()]
+    return columns(["VARIABLE", "VALUE"], rows) if rows else []
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "no value"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return number(value) if isinstance(value, float) else str(value)
+
+
 class AllJobs:
     """The ensemble's jobs in order of submission, fetched page by page while one iterates. Raises a ServiceError.
 
@@ -156,9 +170,9 @@ def output_line(client: Client, status: Dict[str, Any]) -> str:
 def final_lines(client: Client, status: Dict[str, Any]) -> List[str]:
     """All of the last lines of `run` and `watch`."""
     lines = ["", ended(status), "", *group_lines(status)]
-    metrics = metric_lines(status)
-    if metrics:
-        lines += ["", *metrics]
+    for part in (metric_lines(status), variable_lines(status)):
+        if part:
+            lines += ["", *part]
     failed = failed_lines(client, status)
     if failed:
         lines += ["", *failed]

@@ -24,7 +24,8 @@ from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Since, Submission, parse
+from ensemble.service import inbox
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Put, Resume, Signal, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
@@ -332,6 +333,19 @@ class Service:
 
         remove_all(self._store, list(stored), removed)
 
+    def _on_put(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Put, payload)
+        key = inbox.key_of(request)
+        if key.ensemble not in self._stored:
+            raise NotFound(f"ensemble {key.ensemble} is not known here")
+        inbox.put(self._active(key.ensemble), request, key, self._clock(), reply)
+
+    def _on_signal(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Signal, payload)
+        inbox.signal(self._active(request.id), request, self._clock(), reply)
+
     def _on_stats(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
         reply.send(
@@ -370,6 +384,14 @@ class Service:
         )
 
     # ---- within
+
+    def _active(self, wanted: str) -> Running:
+        """The ensemble, which has not ended. Raises NotFound, or BadRequest for one that has."""
+        stored, running = self._find(wanted)
+        if running is None or running.engine.final is not None:
+            state = running.engine.final if running is not None else (stored.status or {}).get("state")
+            raise BadRequest(f"ensemble {stored.id} ({stored.given['name']}) has ended: {state}")
+        return running
 
     def _drive(self, engine: Engine, given: Dict[str, Any]) -> Running:
         return Running(
