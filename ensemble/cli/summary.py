@@ -44,15 +44,17 @@ def group_lines(status: Dict[str, Any]) -> List[str]:
 def parameter_lines(status: Dict[str, Any]) -> List[str]:
     """The parameters of each set that has some: how its points are chosen, and how many are taken. Else empty."""
     rows = [
-        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of["total"]), of["seed"]]
+        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of), of["seed"]]
         for group, sets in (status.get("parameters") or {}).items()
         for of in sets
     ]
     return columns(["GROUP", "PARAMETERS", "SAMPLE", "TAKEN", "POINTS", "SEED"], rows) if rows else []
 
 
-def _points(total: Optional[int]) -> str:
-    return "no end" if total is None else str(total)
+def _points(of: Dict[str, Any]) -> Optional[str]:
+    if of["total"] is None:
+        return None if of["sample"] == "custom" else "no end"
+    return str(of["total"])
 
 
 def metric_lines(status: Dict[str, Any]) -> List[str]:

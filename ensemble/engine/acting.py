@@ -9,10 +9,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
+<<<<<<< HEAD
 from ensemble.engine import calls, ending, points, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
+=======
+from ensemble.engine import asking, calls, ending, points, signals
+from ensemble.engine.actions import Cancel, Cause, Kill, Submit
+from ensemble.engine.events import Key
+from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
+>>>>>>> main
 from ensemble.engine.submissions import Batch
 from ensemble.engine.values import shown
 from ensemble.errors import RuleError
@@ -100,9 +107,10 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
     return targets.cancel_jobs([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
-def _submit(firing: Firing, action: Action) -> None:
+def submit(firing: Firing, action: Action, only: Optional[int] = None) -> None:
+    """Submit the group, or `only` that set of it."""
     engine, group = firing.engine, action.label or ""
-    total = 0
+    total = waiting = 0
     overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
     asked = firing.amount(action, "count")
     _fits(action, engine.groups[group], overrides)
@@ -111,7 +119,18 @@ def _submit(firing: Firing, action: Action) -> None:
     for number, jobs in enumerate(engine.groups[group]):
         if refused:
             break
-        taken = points.take(engine, action, asked, group, number, jobs)
+        if only not in (None, number):
+            continue
+        function = None if action.parameters is not None else asking.function(jobs)
+        taken: Optional[points.Taken]
+        if function is None:
+            taken = points.take(engine, action, asked, group, number, jobs)
+        else:
+            taken = asking.take(firing, action, asked, number, jobs)
+            if taken is None:
+                asking.ask(firing, action, asked, overrides, number, function)
+                waiting += 1
+                continue
         count = taken.jobs
         if count:
             batch = Batch(
@@ -136,6 +155,8 @@ def _submit(firing: Firing, action: Action) -> None:
         total += count
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    if waiting and not total:
         return
     if not total and asked != 0:
         firing.tell(action, points.spent(engine, group), 0)
@@ -164,6 +185,32 @@ def _set(firing: Firing, action: Action) -> None:
     firing.tell(action, f"set {name} to {shown(value)}")
 
 
+<<<<<<< HEAD
+=======
+def _cancel_action(firing: Firing, action: Action) -> None:
+    engine = firing.engine
+    waiting = engine.held.total
+    if action.state in (None, "pending"):
+        ending.drop(engine, None if action.label == "all" else action.label)
+        asking.forget(engine, None if action.label == "all" else action.label)
+    count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
+    firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
+
+
+def _kill(firing: Firing, action: Action) -> None:
+    engine = firing.engine
+    number = units.signal_number(action.signal)
+    count = 0
+    for job in _chosen(engine, action):
+        if job.state == RUNNING and job.id is not None:
+            job.killed_by(number)
+            engine.emit(Kill(job.id, number, firing.cause(action)))
+            count += 1
+    name = units.signal_name(number)
+    firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
+
+
+>>>>>>> main
 def _stop(firing: Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, "stop")
@@ -210,10 +257,16 @@ def _signal(firing: Firing, action: Action) -> None:
 
 
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
+<<<<<<< HEAD
     "submit": _submit,
     "cancel": targets.cancel,
     "kill": targets.kill,
     "urgency": targets.urgency,
+=======
+    "submit": submit,
+    "cancel": _cancel_action,
+    "kill": _kill,
+>>>>>>> main
     "stop": _stop,
     "terminate": _terminate,
     "log": _log,

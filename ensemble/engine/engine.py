@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, calls, ending, life, reports, signals
+from ensemble.engine import acting, asking, calls, ending, life, reports, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -100,6 +100,8 @@ class Engine:
         self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
         self.samples = Samples(self.groups)
+        #: what functions have answered and nothing has taken yet: "group/set" to points
+        self.answered: Dict[str, List[Any]] = {}
         self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
@@ -412,14 +414,16 @@ class Engine:
             for number in due:
                 self._metric_occasion(rules[number])
         if self.completed:
-            completed, self.completed = self.completed, set()
-            done = (group for group in completed if not self.unfinished[group])
+            # a submission that waits for its points is unfinished too
+            completed, self.completed = self.completed, {g for g in self.completed if asking.awaited(self, g)}
+            done = (g for g in completed - self.completed if not self.unfinished[g])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self.occasion(rules[number], Occasion(f"group-complete {group}", group=group))
         if self.held.total:
             ending.pump(self)
-        if (self.tally.due or self.completed) and not self.closed and AGAIN not in self.timers:
+        again = bool(self.tally.due) or any(not asking.awaited(self, g) for g in self.completed)
+        if again and not self.closed and AGAIN not in self.timers:
             # what this event's own actions changed is looked at as an event of its own: no loop inside `handle`
             self.set_timer(AGAIN, self.t)
         ending.look(self)

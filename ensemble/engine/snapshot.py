@@ -30,6 +30,7 @@ _PLAIN = (
     "unfinished",
     "sent",
     "taken",
+    "answered",
     "unanswered",
     "allowance",
     "t_allowance",

@@ -17,6 +17,7 @@ from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
+from ensemble.spec.space import Space
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
@@ -141,6 +142,9 @@ class _Check:
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
         sampling.check_set(job, self._report)
+        space = job.get("parameters")
+        if space is not None and isinstance(space.value, Space) and space.value.custom is not None:
+            self._function(space, space.value.custom)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")

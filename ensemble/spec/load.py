@@ -180,8 +180,8 @@ class Shape:
             made.value["retries"] = (key, self._section(retries, "retries"))
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
-            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
-            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+            space = None if inner is _Told else parameters.shape(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, space or _Told)
         return made
 
     def rule(self, node: Node) -> Node:

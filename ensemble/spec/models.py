@@ -467,6 +467,11 @@ class Spec(_Model):
         return any(action.name == "custom" for rule in self.rules for action in rule.actions)
 
     @property
+    def asks(self) -> bool:
+        """Does it call functions, for what rules do or for points?"""
+        return self.steered or any(jobs.parameters is not None and jobs.parameters.custom for jobs in self.jobs)
+
+    @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:
         """Group name to its sets."""
         groups: Dict[str, List[JobSet]] = {}
