@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import metrics, reading, sampling, units
+from ensemble.spec import heard, metrics, reading, sampling, targets, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
+from ensemble.spec.space import Space
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
@@ -29,8 +30,9 @@ OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
-    "cancel": (("label",), ("state",)),
-    "kill": (("label",), ("state", "signal")),
+    "cancel": ((), ("label", "job", "state")),
+    "kill": ((), ("label", "job", "state", "signal")),
+    "urgency": (("value",), ("label", "job", "state")),
     "stop": ((), ()),
     "terminate": ((), ("status",)),
     "log": (("value",), ()),
@@ -38,6 +40,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "disable": (("label",), ()),
     "custom": (("label",), ("args", "value")),
     "set": (("label", "value"), ()),
+    "signal": (("label",), ("data",)),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
@@ -102,8 +105,10 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
+        #: group -> variables that its jobs report
+        self._variables = heard.declared(item for _, item in names)
         self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
-        self._computed = Computed(root, report, self._groups)
+        self._computed = Computed(root, report, self._groups, self._variables if known else None)
 
     def run(self) -> None:
         for section, node in (("jobs", self._jobs), ("rules", self._rules)):
@@ -132,10 +137,14 @@ class _Check:
             self._report.add(
                 job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"
             )
+        heard.names(self._report, job)
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
         sampling.check_set(job, self._report)
+        space = job.get("parameters")
+        if space is not None and isinstance(space.value, Space) and space.value.custom is not None:
+            self._function(space, space.value.custom)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")
@@ -188,6 +197,12 @@ class _Check:
                 self._computed.metric(node, name)
             elif trigger in JOB_TRIGGERS or trigger == "group-complete":
                 self._group(node, name)
+            elif trigger == "report":
+                group = heard.report_name(self._report, node, name, list(self._groups), self._variables)
+                if group is not None:
+                    self._group(node, group)
+            elif trigger == "signal":
+                heard.signal_name(self._report, node, name)
             elif trigger == "end" and name not in END_STATES:
                 self._unknown(node, name, "no ensemble ends in a state called", END_STATES)
         elif trigger == "metric" and "name" not in rule.value and not misspelt(rule, "name", list(Rule.model_fields)):
@@ -195,6 +210,7 @@ class _Check:
                 rule, "a rule on a metric has no name", expected="name: the metric's path, as in count.GROUP.success"
             )
         self._computed.when(rule, trigger, name)
+        heard.signal_rule(self._report, rule, trigger)
         keep = rule.get("keep_alive")
         if keep is not None and keep.value is True and trigger == "end":
             message = "a rule on the end cannot keep the ensemble from ending"
@@ -250,12 +266,17 @@ class _Check:
         if label is not None and told is not None:
             if name == "submit":
                 self._group(label, told)
-            elif name in ("cancel", "kill"):
+            elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
             elif name == "custom":
                 self._function(label, told)
+            elif name == "signal":
+                heard.signal_name(self._report, label, told)
+        if name in targets.ACTIONS:
+            typo = any(misspelt(action, key, list(Action.model_fields)) for key in ("label", "job"))
+            targets.check(action, trigger, None if typo else self._wanted(name, "label"), self._report)
         self._computed.action(action, name, trigger)
 
     def _function(self, node: Node, name: str) -> None:
@@ -278,8 +299,12 @@ class _Check:
             return "the function's name"
         if action == "log":
             return "the line"
+        if action == "signal":
+            return "the signal's name"
         if action == "set":
             return "the name of a variable" if key == "label" else "a number, a string, true, false, or an expression"
+        if key == "value":
+            return "a number from 0 to 31"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)
