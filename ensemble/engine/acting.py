@@ -9,17 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-<<<<<<< HEAD
-from ensemble.engine import calls, ending, points, signals, targets
+from ensemble.engine import asking, calls, ending, points, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
-=======
-from ensemble.engine import asking, calls, ending, points, signals
-from ensemble.engine.actions import Cancel, Cause, Kill, Submit
-from ensemble.engine.events import Key
-from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
->>>>>>> main
 from ensemble.engine.submissions import Batch
 from ensemble.engine.values import shown
 from ensemble.errors import RuleError
@@ -185,32 +178,6 @@ def _set(firing: Firing, action: Action) -> None:
     firing.tell(action, f"set {name} to {shown(value)}")
 
 
-<<<<<<< HEAD
-=======
-def _cancel_action(firing: Firing, action: Action) -> None:
-    engine = firing.engine
-    waiting = engine.held.total
-    if action.state in (None, "pending"):
-        ending.drop(engine, None if action.label == "all" else action.label)
-        asking.forget(engine, None if action.label == "all" else action.label)
-    count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
-    firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
-
-
-def _kill(firing: Firing, action: Action) -> None:
-    engine = firing.engine
-    number = units.signal_number(action.signal)
-    count = 0
-    for job in _chosen(engine, action):
-        if job.state == RUNNING and job.id is not None:
-            job.killed_by(number)
-            engine.emit(Kill(job.id, number, firing.cause(action)))
-            count += 1
-    name = units.signal_name(number)
-    firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
-
-
->>>>>>> main
 def _stop(firing: Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, "stop")
@@ -257,16 +224,10 @@ def _signal(firing: Firing, action: Action) -> None:
 
 
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
-<<<<<<< HEAD
-    "submit": _submit,
+    "submit": submit,
     "cancel": targets.cancel,
     "kill": targets.kill,
     "urgency": targets.urgency,
-=======
-    "submit": submit,
-    "cancel": _cancel_action,
-    "kill": _kill,
->>>>>>> main
     "stop": _stop,
     "terminate": _terminate,
     "log": _log,
