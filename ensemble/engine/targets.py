@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable, List, Optional
 
-from ensemble.engine import ending
+from ensemble.engine import asking, ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Urgency
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
 from ensemble.spec import units
@@ -29,6 +29,7 @@ def cancel(firing: Firing, action: Action) -> None:
     if action.state in (None, "pending"):
         if action.job is None:
             count = ending.drop(engine, _group(action), "cancelled")
+            asking.forget(engine, _group(action))
         elif firing.occasion.job is not None:
             count = ending.drop_retry(engine, firing.occasion.job)
     count += cancel_jobs(_chosen(firing, action), engine, firing.cause(action))
