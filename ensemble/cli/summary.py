@@ -35,22 +35,26 @@ def ended(status: Dict[str, Any]) -> str:
 def group_lines(status: Dict[str, Any]) -> List[str]:
     """The counts of each group, as a table."""
     groups: Dict[str, Dict[str, Any]] = status.get("groups") or {}
-    rows = [[group, *(of.get(key, 0) for key in COUNTS)] for group, of in groups.items()]
-    return columns(["GROUP", *(key.upper() for key in COUNTS)], rows)
+    # most ensembles try nothing again
+    shown = (*COUNTS, "retried") if any(of.get("retried") for of in groups.values()) else COUNTS
+    rows = [[group, *(of.get(key, 0) for key in shown)] for group, of in groups.items()]
+    return columns(["GROUP", *(key.upper() for key in shown)], rows)
 
 
 def parameter_lines(status: Dict[str, Any]) -> List[str]:
     """The parameters of each set that has some: how its points are chosen, and how many are taken. Else empty."""
     rows = [
-        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of["total"]), of["seed"]]
+        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of), of["seed"]]
         for group, sets in (status.get("parameters") or {}).items()
         for of in sets
     ]
     return columns(["GROUP", "PARAMETERS", "SAMPLE", "TAKEN", "POINTS", "SEED"], rows) if rows else []
 
 
-def _points(total: Optional[int]) -> str:
-    return "no end" if total is None else str(total)
+def _points(of: Dict[str, Any]) -> Optional[str]:
+    if of["total"] is None:
+        return None if of["sample"] == "custom" else "no end"
+    return str(of["total"])
 
 
 def metric_lines(status: Dict[str, Any]) -> List[str]:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Submissions, cancels and kills: sent without waiting, so many at a time. Imports flux.
+"""Submissions, and what is done to jobs (cancel, kill, urgency): sent without waiting, so many at a time. Imports flux.
 
-How it works. At most `WINDOW` requests are on their way; the rest waits here, cancels and kills before submissions,
-and the submissions of different ensembles take turns. An answer makes room for the next request.
+How it works. At most `WINDOW` requests are on their way; the rest waits here, acts on jobs before submissions,
+and the submissions of different ensembles take turns. An answer makes room for the next request. Flux answers in the
+order of asking, so a newcomer waits for all that is on its way: an ensemble may send WINDOW submissions in a burst,
+but one that has more to send is kept at STEADY, until all of it was answered.
 
 A submission that is answered by an error was refused, for good: its job does not exist. But some have no answer at
 all: the module that takes submissions was unloaded with them (it then says nothing, or one of `_NO_ANSWER`), or is not
@@ -10,7 +12,7 @@ there. Such a submission may have become a job or not. It is set aside until an 
 sure that its job would be in the journal. If the journal has shown the key by then, the submission is acknowledged
 with the id found there; if not, it is sent again. While anything is set aside, no submission is sent.
 
-A cancel or kill without an answer is simply sent again.
+An act on a job without an answer is simply sent again.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import flux
 from flux.core.inner import ffi, lib
 from flux.future import Future
 
-from ensemble.engine.actions import Cancel, Kill
+from ensemble.engine.actions import Cancel, Kill, Urgency
 from ensemble.engine.events import Acknowledged, ActionDone, Event, InDoubt, Key, Refused
 from ensemble.members.flux_facts import f58
 from ensemble.members.flux_inquiry import Inquiry
@@ -34,8 +36,12 @@ from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
+#: what is done to a job
+Act = Union[Cancel, Kill, Urgency]
 #: requests on their way at once
 WINDOW = 1024
+#: submissions of one ensemble on their way at once, behind a first burst of WINDOW
+STEADY = 256
 
 #: seconds after which a request counts as not answered
 _PATIENCE = 15.0
@@ -63,6 +69,33 @@ class _Submission:
         self.id: Optional[int] = None
 
 
+class _Queue:
+    """Submissions of one ensemble that wait, and how many are on their way."""
+
+    __slots__ = ("burst", "flying", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Deque[_Submission] = deque()
+        self.flying = 0
+        #: how many may go beyond STEADY
+        self.burst = WINDOW - STEADY
+
+    def may(self) -> bool:
+        """May one more go?"""
+        return bool(self.waiting) and (self.flying < STEADY or self.burst > 0)
+
+    def take(self) -> _Submission:
+        if self.flying >= STEADY:
+            self.burst -= 1
+        self.flying += 1
+        return self.waiting.popleft()
+
+    def answered(self) -> None:
+        self.flying -= 1
+        if not self.flying and not self.waiting:
+            self.burst = WINDOW - STEADY
+
+
 class Requests:
     """`post(ensemble, event)` gets the outcomes; it must not deliver before the reactor's next turn."""
 
@@ -84,10 +117,10 @@ class Requests:
         self._on_submitted = guarded(log, self._submitted)
         self._on_done = guarded(log, self._done)
         self._inquiry = Inquiry(handle, journal, timers, log, self._inquired)
-        self._queues: Dict[str, Deque[_Submission]] = {}
+        self._queues: Dict[str, _Queue] = {}
         #: ensembles whose queue may be served, next first
         self._turns: Deque[str] = deque()
-        self._acts: Deque[Tuple[str, Union[Cancel, Kill]]] = deque()
+        self._acts: Deque[Tuple[str, Act]] = deque()
         self._on_their_way = 0
         #: submissions without a known fate, by key
         self._unanswered: Dict[Key, _Submission] = {}
@@ -103,7 +136,7 @@ class Requests:
 
     def open(self, ensemble: str) -> None:
         """Make room for an ensemble."""
-        self._queues[ensemble] = deque()
+        self._queues[ensemble] = _Queue()
 
     def close(self, ensemble: str) -> None:
         """Drop what was not sent yet."""
@@ -111,8 +144,7 @@ class Requests:
 
     def release(self, ensemble: str) -> None:
         """The journal listens for this ensemble now: its submissions may go."""
-        if self._queues.get(ensemble) and ensemble not in self._turns:
-            self._turns.append(ensemble)
+        self._line_up(ensemble)
         self._pump()
 
     def submit(self, ensemble: str, key: Key, template: Template, params: Dict[str, Any]) -> None:
@@ -120,8 +152,8 @@ class Requests:
         self._queue(_Submission(ensemble, key, template, params))
         self._pump()
 
-    def act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
-        """Send a cancel or kill, now or when there is room."""
+    def act(self, ensemble: str, action: Act) -> None:
+        """Send an act on a job, now or when there is room."""
         self._acts.append((ensemble, action))
         self._pump()
 
@@ -159,9 +191,14 @@ class Requests:
         queue = self._queues.get(ensemble)
         if queue is None:
             return
-        if not queue and self._journal.ready(ensemble) and ensemble not in self._turns:
+        (queue.waiting.appendleft if first else queue.waiting.append)(submission)
+        self._line_up(ensemble)
+
+    def _line_up(self, ensemble: str) -> None:
+        """Give an ensemble its turn, if it has something to send and may."""
+        queue = self._queues.get(ensemble)
+        if queue is not None and queue.may() and ensemble not in self._turns and self._journal.ready(ensemble):
             self._turns.append(ensemble)
-        (queue.appendleft if first else queue.append)(submission)
 
     def _pump(self) -> None:
         while self._on_their_way < WINDOW and not (self._stopped or self._frozen):
@@ -170,10 +207,10 @@ class Requests:
             elif self._turns and not self._holding:
                 ensemble = self._turns.popleft()
                 queue = self._queues.get(ensemble)
-                if not queue:
+                if queue is None or not queue.may():
                     continue
-                submission = queue.popleft()
-                if queue:
+                submission = queue.take()
+                if queue.may():
                     self._turns.append(ensemble)
                 self._send_submission(submission)
             else:
@@ -188,14 +225,23 @@ class Requests:
             return
         future = lib.flux_job_submit(self._handle.handle, jobspec, template.urgency, 0)
         if future == ffi.NULL:
-            self._refuse(submission, os.strerror(ffi.errno))
+            error = ffi.errno
+            self._landed(submission)
+            self._refuse(submission, os.strerror(error))
             return
         self._unanswered[submission.key] = submission
         self._on_their_way += 1
         Future(future).then(self._on_submitted, submission, timeout=_PATIENCE)
 
+    def _landed(self, submission: _Submission) -> None:
+        queue = self._queues.get(submission.ensemble)
+        if queue is not None:
+            queue.answered()
+            self._line_up(submission.ensemble)
+
     def _submitted(self, future: Future, submission: _Submission) -> None:
         self._answered(future)
+        self._landed(submission)
         if self._stopped:
             return
         if lib.flux_job_submit_get_id(future.pimpl.handle, self._id) == 0:
@@ -270,21 +316,23 @@ class Requests:
             self._timers.after(self._backoff, self._inquire)
         self._pump()
 
-    # Cancels and kills
+    # Acts on jobs
 
-    def _send_act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
+    def _send_act(self, ensemble: str, action: Act) -> None:
         if isinstance(action, Cancel):
             note = action.cause.text[:_LONGEST_NOTE].encode(errors="replace")
             future = lib.flux_job_cancel(self._handle.handle, action.id, note)
-        else:
+        elif isinstance(action, Kill):
             future = lib.flux_job_kill(self._handle.handle, action.id, action.signal)
+        else:
+            future = lib.flux_job_set_urgency(self._handle.handle, action.id, action.value)
         if future == ffi.NULL:
             self._report(ensemble, action, os.strerror(ffi.errno))
             return
         self._on_their_way += 1
         Future(future).then(self._on_done, ensemble, action, timeout=_PATIENCE)
 
-    def _done(self, future: Future, ensemble: str, action: Union[Cancel, Kill]) -> None:
+    def _done(self, future: Future, ensemble: str, action: Act) -> None:
         self._answered(future)
         if self._stopped:
             return
@@ -298,9 +346,10 @@ class Requests:
                 self._report(ensemble, action, _reason(future, error))
         self._pump()
 
-    def _report(self, ensemble: str, action: Union[Cancel, Kill], reason: Optional[str]) -> None:
-        name = "cancel" if isinstance(action, Cancel) else "kill"
-        error = None if reason is None else f"Flux did not {name} job {f58(action.id)}: {reason}"
+    def _report(self, ensemble: str, action: Act, reason: Optional[str]) -> None:
+        name = type(action).__name__.lower()
+        told = "change the urgency of" if isinstance(action, Urgency) else name
+        error = None if reason is None else f"Flux did not {told} job {f58(action.id)}: {reason}"
         self._post(ensemble, ActionDone(self._clock(), action.id, name, error))
 
 
