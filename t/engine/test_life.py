@@ -259,6 +259,7 @@ def test_clean_may_come_without_a_finish(world: Any) -> None:
             w.feed(event)
     (row,) = w.rows()
     assert (row["result"], row["cause"]) == ("retried", "infrastructure")
+    w.step()
     for event in whole_life(w.submits()[1].key, id=8):
         w.feed(event)
     assert w.results() == {"retried": 1, "success": 1}

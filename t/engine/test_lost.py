@@ -61,6 +61,9 @@ def test_a_job_lost_for_no_fault_of_its_own_is_tried_again_three_times(
         assert row["result"] == ("retried" if attempt < 3 else "failed")
         assert w.counts()["pending"] == (attempt < 3)
         assert w.counts()["retried"] == min(attempt + 1, 3)
+        assert len(w.submits()) == attempt + 1, "a node that has just died would get it back"
+        w.step()
+        assert attempt == 3 or w.t - row["t_end"] == pytest.approx([1.0, 10.0, 60.0][attempt])
     assert len(w.submits()) == 4
     assert len(w.fired("job-fail")) == len(w.fired("job-finish")) == 1
     assert w.engine.final == "complete"
@@ -84,6 +87,7 @@ def test_what_is_cancelled_by_a_shutdown_is_tried_again_and_what_the_user_cancel
         (7, "cancelled", "cancel"),
         (8, "retried", "infrastructure"),
     ]
+    w.step()
     assert [s.key.attempt for s in w.submits()] == [0, 0, 1]
     key = w.submits()[-1].key
     for event in whole_life(key, 15, id=9)[:6]:
