@@ -97,9 +97,10 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
-def _submit(firing: Firing, action: Action) -> None:
+def submit(firing: Firing, action: Action, only: Optional[int] = None) -> None:
+    """The action `submit`, of all sets of its group or of that one."""
     engine, group = firing.engine, action.label or ""
-    total = 0
+    total = asking = 0
     overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
     asked = firing.amount(action, "count")
     _fits(action, engine.groups[group], overrides)
@@ -108,6 +109,14 @@ def _submit(firing: Firing, action: Action) -> None:
     for number, jobs in enumerate(engine.groups[group]):
         if refused:
             break
+        if only not in (None, number):
+            continue
+        if jobs.parameters is not None and jobs.parameters.custom is not None and action.parameters is None:
+            if asked == 0:
+                continue
+            calls.ask(firing, action, jobs.parameters.custom, number)
+            asking += 1
+            continue
         taken = points.take(engine, action, asked, group, number, jobs)
         count = taken.jobs
         if count:
@@ -133,6 +142,8 @@ def _submit(firing: Firing, action: Action) -> None:
         total += count
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    if asking and not total:
         return
     if not total and asked != 0:
         firing.tell(action, points.spent(engine, group), 0)
@@ -223,7 +234,7 @@ def _enable(firing: Firing, action: Action) -> None:
 
 
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
-    "submit": _submit,
+    "submit": submit,
     "cancel": _cancel_action,
     "kill": _kill,
     "stop": _stop,

@@ -9,7 +9,7 @@ numbers are kept: a function's `results` are the jobs that ended in a span of th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Set
 
 from ensemble.engine import acting
 from ensemble.engine.actions import Call
@@ -53,6 +53,8 @@ class Pending(NamedTuple):
     upto: int
     #: rows that had left the engine when `after` was the last number: the place to look from
     row: int
+    #: of a submission that waits for its points: the number of the set; None for a function that an action calls
+    set: Optional[int] = None
 
 
 class Calls:
@@ -68,6 +70,8 @@ class Calls:
         self.told: Dict[str, Dict[str, List[int]]] = {}
         #: rules that answers have added, in their plain form, in order
         self.added: List[Any] = []
+        #: groups without unfinished jobs that are complete only once their functions have answered
+        self.owed: Set[str] = set()
         #: jobs that have ended, and rows that have left the engine
         self.ended = 0
         self.rows = 0
@@ -76,6 +80,17 @@ class Calls:
         """No answer is waited for any more."""
         self.pending.clear()
         self.firings.clear()
+        self.owed.clear()
+
+    def asking(self, group: str) -> bool:
+        """Does a submission of the group wait for its points?"""
+        return any(one.set is not None and one.action["label"] == group for one in self.pending.values())
+
+    def complete(self, groups: Set[str]) -> Set[str]:
+        """Those of the groups that are complete, as far as functions have a say; the others are owed."""
+        owed = {group for group in groups if self.asking(group)}
+        self.owed |= owed
+        return groups - owed
 
     def to_json(self) -> List[Any]:
         return [
@@ -84,6 +99,7 @@ class Calls:
             self.states,
             self.told,
             self.added,
+            sorted(self.owed),
             self.ended,
             self.rows,
         ]
@@ -91,7 +107,8 @@ class Calls:
     def restore(self, engine: Engine, state: Any) -> None:
         """Take up what `to_json` wrote, and add the rules that had been added. Raises RecordError."""
         try:
-            pending, self.firings, self.states, self.told, added, self.ended, self.rows = state
+            pending, self.firings, self.states, self.told, added, owed, self.ended, self.rows = state
+            self.owed = set(owed)
             self.pending = {record[0]: Pending(*record) for record in pending}
             for plain in added:
                 _put(engine, answers.rule(plain), plain)
@@ -101,10 +118,37 @@ class Calls:
 
 def call(firing: acting.Firing, action: Action) -> None:
     """The action `custom`: call the function, and go on without waiting for it."""
+    _call(firing, action, action.label or "", None)
+
+
+def ask(firing: acting.Firing, action: Action, function: str, number: int) -> None:
+    """A submission of a set whose points a function says: it waits for them."""
+    _call(firing, action, function, number)
+
+
+def forget(engine: Engine, group: Optional[str]) -> None:
+    """Submissions that wait for their points are dropped, of one group or of all."""
+    found = [p for p in engine.calls.pending.values() if p.set is not None and group in (None, p.action["label"])]
+    for pending in found:
+        del engine.calls.pending[pending.id]
+        if not any(p.rule == pending.rule and p.firing == pending.firing for p in engine.calls.pending.values()):
+            engine.calls.firings.pop(f"{pending.rule}/{pending.firing}", None)
+        _settled(engine, pending)
+
+
+def _settled(engine: Engine, pending: Pending) -> None:
+    """A submission waits for its points no more: what it kept from being complete may be so."""
+    group = pending.action.get("label", "")
+    if pending.set is not None and group in engine.calls.owed and not engine.calls.asking(group):
+        engine.calls.owed.discard(group)
+        if not engine.unfinished[group]:
+            engine.completed.add(group)
+
+
+def _call(firing: acting.Firing, action: Action, function: str, number: Optional[int]) -> None:
     calls = firing.engine.calls
     if firing.calls >= MOST_CALLS:
         raise FunctionFailed(f"one firing may call functions {MOST_CALLS} times, and this one calls on and on")
-    function = action.label or ""
     id = f"{firing.rule.id}/{firing.number}/{firing.calls}"
     firing.calls += 1
     group = _group(firing.rule, firing.occasion)
@@ -112,10 +156,10 @@ def call(firing: acting.Firing, action: Action) -> None:
     said = action.model_dump(exclude_none=True)
     occasion = firing.occasion.to_json()
     calls.pending[id] = Pending(
-        id, firing.rule.id, firing.number, function, said, occasion, group, told[0], calls.ended, told[1]
+        id, firing.rule.id, firing.number, function, said, occasion, group, told[0], calls.ended, told[1], number
     )
     told[:] = calls.ended, calls.rows
-    firing.tell(action, f"call {function}")
+    firing.tell(action, f"call {function}" if number is None else f"call {function} for points of {action.label}")
     firing.engine.emit(Call(id, firing.cause(action)))
 
 
@@ -138,29 +182,39 @@ def take(engine: Engine, event: Answered) -> None:
     firing.index, firing.calls = engine.calls.firings.get(f"{pending.rule}/{pending.firing}", [0, 1])
     closed, engine.closed = engine.closed, engine.closed and not engine.concluding
     try:
-        _answer(firing, pending.function, event.data)
+        _answer(firing, pending, event.data)
     except Exception as exc:
         engine.fail_rule(rule, exc)
     finally:
         engine.closed = engine.closed or closed
         done(firing)
+        _settled(engine, pending)
 
 
-def _answer(firing: acting.Firing, function: str, data: Dict[str, Any]) -> None:
-    engine, rule = firing.engine, firing.rule
+def _answer(firing: acting.Firing, pending: Pending, data: Dict[str, Any]) -> None:
+    engine, rule, function = firing.engine, firing.rule, pending.function
     if "error" in data:
         if data.get("traceback"):
             engine.record("error", rule=rule.id, text=str(data["traceback"]))
         raise FunctionFailed(f"function '{function}' {data['error']}")
     try:
-        items = answers.read(engine.spec, engine.book.by_id, data.get("answer"), f"{rule.id}-{firing.number}")
+        given = data.get("answer")
+        if pending.set is not None:
+            # points are read as those of an action are
+            given = [{"action": {**pending.action, "parameters": given}}] if given else []
+        items = answers.read(engine.spec, engine.book.by_id, given, f"{rule.id}-{firing.number}")
     except answers.WrongAnswer as exc:
         raise FunctionFailed(f"function '{function}' gave a wrong answer: {exc}") from None
     if "state" in data:
         engine.calls.states[function] = data["state"]
+    if pending.set is not None and not items:
+        engine.record("action", rule=rule.id, firing=firing.number, action="submit", label=pending.action["label"],
+                      count=0, text=f"{function} answered no points, so nothing is submitted")  # fmt: skip
     for item in items:
         if item.rule is not None:
             _add(firing, item)
+        elif item.action is not None and pending.set is not None:
+            acting.submit(firing, item.action, pending.set)
         elif item.action is not None:
             acting.perform(firing, item.action)
         if engine.closed:
@@ -214,6 +268,7 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
     return {
         "call": id,
         "function": pending.function,
+        "points": pending.set is not None,
         "args": pending.action.get("args"),
         "action": {key: value for key, value in pending.action.items() if key != "args"},
         "event": {**event, "trigger": rule.rule.trigger},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
-from ensemble.engine import acting, life, verdict
+from ensemble.engine import acting, calls, life, verdict
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
 
@@ -90,7 +90,8 @@ def end(engine: Engine, state: str, reason: str) -> None:
 
 
 def drop(engine: Engine, group: Optional[str] = None) -> None:
-    """Forget the submissions that are held, of one group or of all."""
+    """Forget the submissions that are held, of one group or of all, and those that wait for their points."""
+    calls.forget(engine, group)
     for batch in engine.held.drop(group):
         if batch.attempt:
             # a job that was to be tried again: its last attempt stands

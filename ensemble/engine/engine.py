@@ -391,7 +391,7 @@ class Engine:
             for number in due:
                 self._metric_occasion(rules[number])
         if self.completed:
-            completed, self.completed = self.completed, set()
+            completed, self.completed = self.calls.complete(self.completed), set()
             done = (group for group in completed if not self.unfinished[group])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:

@@ -17,6 +17,7 @@ from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
+from ensemble.spec.space import Space
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
@@ -132,6 +133,9 @@ class _Check:
             self._report.add(
                 job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"
             )
+        parameters = job.get("parameters")
+        if parameters is not None and isinstance(parameters.value, Space) and parameters.value.custom is not None:
+            self._function(parameters, parameters.value.custom)
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")

@@ -403,7 +403,8 @@ class Spec(_Model):
     @property
     def steered(self) -> bool:
         """Do functions take part in it, which may answer any action and rule?"""
-        return any(action.name == "custom" for rule in self.rules for action in rule.actions)
+        asked = any(jobs.parameters is not None and jobs.parameters.custom is not None for jobs in self.jobs)
+        return asked or any(action.name == "custom" for rule in self.rules for action in rule.actions)
 
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:

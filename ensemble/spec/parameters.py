@@ -190,8 +190,7 @@ class _Reader:
         if not isinstance(custom.value, str) or not is_name(custom.text):
             self._report.add(custom, f"custom cannot be {custom}", expected="the name of a function")
             return None
-        self._report.add(custom, "parameters by a function are not supported yet", value=custom.text)
-        return None
+        return Space(custom=custom.text)
 
     def _axis(self, name: str, key: Node, node: Node) -> Optional[Axis]:
         if name == "file" and node.kind == "scalar" and not node.empty:
