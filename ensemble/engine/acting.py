@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import calls, ending, points
+from ensemble.engine import calls, ending, points, signals
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -233,6 +233,11 @@ def _enable(firing: Firing, action: Action) -> None:
     firing.tell(action, f"{action.name} {target.id}")
 
 
+def _signal(firing: Firing, action: Action) -> None:
+    firing.tell(action, f"signal {action.label}")
+    signals.send(firing.engine, action.label or "", dict(action.data or {}))
+
+
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "submit": submit,
     "cancel": _cancel_action,
@@ -243,6 +248,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "enable": _enable,
     "disable": _enable,
     "custom": lambda firing, action: calls.call(firing, action),
+    "signal": _signal,
     "set": _set,
 }
 

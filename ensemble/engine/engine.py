@@ -16,9 +16,9 @@ snapshots in `snapshot.py`; they are this class's hands, and are called from `ha
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, calls, ending, life
+from ensemble.engine import acting, calls, ending, life, reports, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -37,6 +37,8 @@ from ensemble.engine.events import (
     Lost,
     Recovered,
     Refused,
+    Report,
+    Signal,
     TimerExpired,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
@@ -49,6 +51,7 @@ from ensemble.engine.values import Values
 from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
 from ensemble.spec.models import EVENT_TRIGGERS, STATE_TRIGGERS, Spec
+from ensemble.spec.reports import declared
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
 _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "clean", "invalidate"})
@@ -89,7 +92,8 @@ class Engine:
         #: seconds between two heartbeats; 0 is off
         self.period = heartbeat_period(spec)
         self.book = RuleBook(spec)
-        self.tally = Tally(self.groups, self.book.reads, self.book.shows)
+        reported = {group: declared(sets) for group, sets in self.groups.items()}
+        self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
         self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
@@ -123,6 +127,10 @@ class Engine:
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
         self.refused: Dict[Key, Optional[int]] = {}
+        #: signals of actions that are not events yet: name and data
+        self.pending_signals: List[List[Any]] = []
+        #: sources of signals, see `reports.told_before`
+        self.signals_seen: Dict[str, Any] = {}
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -139,6 +147,8 @@ class Engine:
             Frozen: self._freeze,
             Recovered: self._thaw,
             Answered: lambda event: calls.take(self, event),
+            Report: lambda event: reports.take(self, event),
+            Signal: lambda event: signals.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {
@@ -304,6 +314,8 @@ class Engine:
             ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
             self._heartbeat(at)
+        elif name == signals.TIMER:
+            signals.sent(self)
         elif kind + colon in self._expired and not ending.stopped(self):
             self._expired[kind + colon](rest, at)
 
@@ -379,6 +391,10 @@ class Engine:
         if numbers:
             occasion = Occasion(trigger if name is None else f"{trigger} {name}", job, **fields)
             self._occasions.extend((number, occasion) for number in numbers)
+
+    def occasions(self, found: Iterable[Tuple[int, Occasion]]) -> None:
+        """Occasions of rules, by number, once the event is taken in."""
+        self._occasions.extend(found)
 
     def _settle(self) -> None:
         rules = self.book.rules

@@ -39,6 +39,8 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "pending_signals",
+    "signals_seen",
     "variables",
 )
 

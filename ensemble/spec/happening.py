@@ -38,7 +38,7 @@ FIELDS: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(JOB_TRIGGERS, ("group", "job")),
     "job-retry": ("group", "job"),
     **dict.fromkeys(EVENT_TRIGGERS, ("group", "job", "data")),
-    "report": ("group", "job", "value", "data"),
+    "report": ("group", "job", "name", "value", "data"),
     "group-complete": ("group",),
     "end": ("state",),
     "signal": ("name", "data"),
