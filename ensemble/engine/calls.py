@@ -9,10 +9,10 @@ numbers are kept: a function's `results` are the jobs that ended in a span of th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
-from ensemble.engine import acting
-from ensemble.engine.actions import Call
+from ensemble.engine import acting, asking
+from ensemble.engine.actions import Call, Cause
 from ensemble.engine.events import Answered
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RecordError
@@ -53,8 +53,6 @@ class Pending(NamedTuple):
     upto: int
     #: rows that had left the engine when `after` was the last number: the place to look from
     row: int
-    #: of a submission that waits for its points: the number of the set; None for a function that an action calls
-    set: Optional[int] = None
 
 
 class Calls:
@@ -70,8 +68,6 @@ class Calls:
         self.told: Dict[str, Dict[str, List[int]]] = {}
         #: rules that answers have added, in their plain form, in order
         self.added: List[Any] = []
-        #: groups without unfinished jobs that are complete only once their functions have answered
-        self.owed: Set[str] = set()
         #: jobs that have ended, and rows that have left the engine
         self.ended = 0
         self.rows = 0
@@ -80,17 +76,13 @@ class Calls:
         """No answer is waited for any more."""
         self.pending.clear()
         self.firings.clear()
-        self.owed.clear()
 
-    def asking(self, group: str) -> bool:
-        """Does a submission of the group wait for its points?"""
-        return any(one.set is not None and one.action["label"] == group for one in self.pending.values())
-
-    def complete(self, groups: Set[str]) -> Set[str]:
-        """Those of the groups that are complete, as far as functions have a say; the others are owed."""
-        owed = {group for group in groups if self.asking(group)}
-        self.owed |= owed
-        return groups - owed
+    def forget(self, ids: List[str]) -> None:
+        """No answer to these calls is waited for any more."""
+        for id in ids:
+            del self.pending[id]
+        left = {f"{one.rule}/{one.firing}" for one in self.pending.values()}
+        self.firings = {name: found for name, found in self.firings.items() if name in left}
 
     def to_json(self) -> List[Any]:
         return [
@@ -99,7 +91,6 @@ class Calls:
             self.states,
             self.told,
             self.added,
-            sorted(self.owed),
             self.ended,
             self.rows,
         ]
@@ -107,8 +98,7 @@ class Calls:
     def restore(self, engine: Engine, state: Any) -> None:
         """Take up what `to_json` wrote, and add the rules that had been added. Raises RecordError."""
         try:
-            pending, self.firings, self.states, self.told, added, owed, self.ended, self.rows = state
-            self.owed = set(owed)
+            pending, self.firings, self.states, self.told, added, self.ended, self.rows = state
             self.pending = {record[0]: Pending(*record) for record in pending}
             for plain in added:
                 _put(engine, answers.rule(plain), plain)
@@ -118,34 +108,12 @@ class Calls:
 
 def call(firing: acting.Firing, action: Action) -> None:
     """The action `custom`: call the function, and go on without waiting for it."""
-    _call(firing, action, action.label or "", None)
+    ask(firing, action.label or "", action.model_dump(exclude_none=True))
+    firing.tell(action, f"call {action.label}")
 
 
-def ask(firing: acting.Firing, action: Action, function: str, number: int) -> None:
-    """A submission of a set whose points a function says: it waits for them."""
-    _call(firing, action, function, number)
-
-
-def forget(engine: Engine, group: Optional[str]) -> None:
-    """Submissions that wait for their points are dropped, of one group or of all."""
-    found = [p for p in engine.calls.pending.values() if p.set is not None and group in (None, p.action["label"])]
-    for pending in found:
-        del engine.calls.pending[pending.id]
-        if not any(p.rule == pending.rule and p.firing == pending.firing for p in engine.calls.pending.values()):
-            engine.calls.firings.pop(f"{pending.rule}/{pending.firing}", None)
-        _settled(engine, pending)
-
-
-def _settled(engine: Engine, pending: Pending) -> None:
-    """A submission waits for its points no more: what it kept from being complete may be so."""
-    group = pending.action.get("label", "")
-    if pending.set is not None and group in engine.calls.owed and not engine.calls.asking(group):
-        engine.calls.owed.discard(group)
-        if not engine.unfinished[group]:
-            engine.completed.add(group)
-
-
-def _call(firing: acting.Firing, action: Action, function: str, number: Optional[int]) -> None:
+def ask(firing: acting.Firing, function: str, said: Dict[str, Any]) -> None:
+    """Have the function called for an action of the firing, which is given as data."""
     calls = firing.engine.calls
     if firing.calls >= MOST_CALLS:
         raise FunctionFailed(f"one firing may call functions {MOST_CALLS} times, and this one calls on and on")
@@ -153,14 +121,13 @@ def _call(firing: acting.Firing, action: Action, function: str, number: Optional
     firing.calls += 1
     group = _group(firing.rule, firing.occasion)
     told = calls.told.setdefault(function, {}).setdefault(group or "", [0, 0])
-    said = action.model_dump(exclude_none=True)
     occasion = firing.occasion.to_json()
     calls.pending[id] = Pending(
-        id, firing.rule.id, firing.number, function, said, occasion, group, told[0], calls.ended, told[1], number
+        id, firing.rule.id, firing.number, function, said, occasion, group, told[0], calls.ended, told[1]
     )
     told[:] = calls.ended, calls.rows
-    firing.tell(action, f"call {function}" if number is None else f"call {function} for points of {action.label}")
-    firing.engine.emit(Call(id, firing.cause(action)))
+    cause = Cause(firing.rule.id, firing.number, f"{said['name']} by rule '{firing.rule.id}', firing {firing.number}")
+    firing.engine.emit(Call(id, cause))
 
 
 def done(firing: acting.Firing) -> None:
@@ -188,7 +155,6 @@ def take(engine: Engine, event: Answered) -> None:
     finally:
         engine.closed = engine.closed or closed
         done(firing)
-        _settled(engine, pending)
 
 
 def _answer(firing: acting.Firing, pending: Pending, data: Dict[str, Any]) -> None:
@@ -197,24 +163,20 @@ def _answer(firing: acting.Firing, pending: Pending, data: Dict[str, Any]) -> No
         if data.get("traceback"):
             engine.record("error", rule=rule.id, text=str(data["traceback"]))
         raise FunctionFailed(f"function '{function}' {data['error']}")
+    if pending.action["name"] == "submit":
+        if "state" in data:
+            engine.calls.states[function] = data["state"]
+        asking.answer(firing, pending, data.get("answer"))
+        return
     try:
-        given = data.get("answer")
-        if pending.set is not None:
-            # points are read as those of an action are
-            given = [{"action": {**pending.action, "parameters": given}}] if given else []
-        items = answers.read(engine.spec, engine.book.by_id, given, f"{rule.id}-{firing.number}")
+        items = answers.read(engine.spec, engine.book.by_id, data.get("answer"), f"{rule.id}-{firing.number}")
     except answers.WrongAnswer as exc:
         raise FunctionFailed(f"function '{function}' gave a wrong answer: {exc}") from None
     if "state" in data:
         engine.calls.states[function] = data["state"]
-    if pending.set is not None and not items:
-        engine.record("action", rule=rule.id, firing=firing.number, action="submit", label=pending.action["label"],
-                      count=0, text=f"{function} answered no points, so nothing is submitted")  # fmt: skip
     for item in items:
         if item.rule is not None:
             _add(firing, item)
-        elif item.action is not None and pending.set is not None:
-            acting.submit(firing, item.action, pending.set)
         elif item.action is not None:
             acting.perform(firing, item.action)
         if engine.closed:
@@ -268,7 +230,6 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
     return {
         "call": id,
         "function": pending.function,
-        "points": pending.set is not None,
         "args": pending.action.get("args"),
         "action": {key: value for key, value in pending.action.items() if key != "args"},
         "event": {**event, "trigger": rule.rule.trigger},
@@ -278,6 +239,8 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
             "remaining": rule.remaining,
         },
         "params": job.get("params") or {},
+        # it is to answer points
+        "points": pending.action["name"] == "submit",
         "state": engine.calls.states.get(pending.function) or {},
         "metrics": _metrics(engine),
         "ensemble": {"id": engine.id, "name": engine.spec.name, "t": engine.t},

@@ -37,14 +37,14 @@ def test_the_answer_is_submitted(steered: Any) -> None:
     assert [s.key.index for s in w.submits()] == [0, 1, 2]
     (request,) = w.called
     assert request["points"] is True
-    assert request["action"] == {"name": "submit", "label": "a"}
+    assert request["action"] == {"name": "submit", "label": "a", "set": 0}
     assert w.engine.final == "complete"
 
 
 def test_the_keys_of_the_action_go_along(steered: Any) -> None:
     rules = [rule("start", act("submit", "a", count=2, urgency=20))]
-    w = steered(rules, functions={"f": lambda request: points(1, 2)}).run()
-    assert sorted(str(p) for p in params(w)) == ["{'x': 1}", "{'x': 1}", "{'x': 2}", "{'x': 2}"]
+    w = steered(rules, functions={"f": lambda request: points(1, 2, 3)}).run()
+    assert params(w) == [{"x": 1}, {"x": 2}], "what is left is for the next submission"
     assert {s.overrides["urgency"] for s in w.submits()} == {20}
 
 
@@ -72,7 +72,7 @@ def test_generations(steered: Any) -> None:
     w = steered([START, again], functions={"f": f}).run()
     assert sorted(p["x"] for p in params(w)) == list(range(9))
     assert len(w.fired("again")) == 3, "no points are no generation"
-    assert w.records("action", text="f answered no points, so nothing is submitted")
+    assert w.records("action", text="f has no more points of a, so nothing is submitted")
     assert w.engine.final == "complete"
 
 
@@ -92,15 +92,21 @@ def test_a_group_is_complete_only_when_its_functions_have_answered(steered: Any)
     assert w.engine.final == "complete"
 
 
-@pytest.mark.parametrize("how", ["cancel a", "cancel all", "stop", "user"])
+@pytest.mark.parametrize("how", ["cancel a", "cancel all", "user"])
 def test_what_waits_for_points_is_dropped_with_the_rest(steered: Any, how: str) -> None:
-    actions = {"stop": act("stop")}
-    rules = [rule("start", act("submit", "a"), *([actions.get(how, act("cancel", how[7:]))] if how != "user" else []))]
+    rules = [rule("start", act("submit", "a"), *([act("cancel", how[7:])] if how != "user" else []))]
     w = steered(rules, by_hand=True)
     if how == "user":
         w.feed(Command(w.t, "cancel", {}))
     assert w.engine.final == ("cancelled" if how == "user" else "complete")
     assert w.engine.calls.pending == {}
+
+
+def test_stop_waits_for_the_answer_and_submits_nothing_of_it(steered: Any) -> None:
+    w = steered([rule("start", act("submit", "a"), act("stop"), id="start")], by_hand=True)
+    assert w.engine.state == "stopping"
+    w.feed(Answered(w.t, "start/1/0", points(1)))
+    assert (w.engine.final, w.submits()) == ("complete", [])
 
 
 def test_a_cancel_of_another_group_drops_nothing(steered: Any) -> None:
