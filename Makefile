@@ -22,12 +22,13 @@ MADE := $(VENV)/.made-for-flux-$(FLUX)
 # Commands of the venv come first, so that `flux ensemble` is ours.
 in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: help run setup check lint format bench install uninstall clean
+.PHONY: help run setup check soak lint format bench install uninstall clean
 
 help:
 	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
 	@echo "make setup      only set up .venv, with all that tests need"
 	@echo "make check      run every test"
+	@echo "make soak       more of the tests whose number matters: faults of a real instance (about half an hour)"
 	@echo "make lint       ruff (format and rules) and mypy"
 	@echo "make format     let ruff format the sources"
 	@echo "make bench      measure against bare Flux"
@@ -62,6 +63,12 @@ run: $(MADE)
 
 check: $(VENV)/.test
 	@$(in_venv) python -m pytest $(PYTEST_FLAGS)
+
+# how many times as many faults as in `make check`; `-s` shows what became of each
+FAULTS ?= 2
+
+soak: $(VENV)/.test
+	@$(in_venv) ENSEMBLE_FAULTS=$(FAULTS) python -m pytest -s $(PYTEST_FLAGS) t/faults
 
 lint: $(VENV)/.test
 	@$(in_venv) ruff format --check .
