@@ -212,6 +212,9 @@ class Engine:
         """Name the job events of RFC 21 that are needed beyond BASE_EVENTS."""
         needed = JOB_EVENTS if self.spec.logging.debug else self.book.on_event
         self.wanted_events = frozenset(needed) - {*BASE_EVENTS}
+        if self.book.names_ranks:
+            # only the allocation tells where a job runs
+            self.wanted_events |= {"alloc"}
         if resources.wanted(self) or any(self.book.on(trigger) for trigger in RESOURCE_TRIGGERS):
             self.wanted_events |= {RESOURCES}
 

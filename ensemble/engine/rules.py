@@ -195,6 +195,8 @@ class RuleBook:
         self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
+        #: a rule says where a job runs, in whatever key of its
+        self.names_ranks = False
         #: topics on the Flux bus, as the rules write them -> numbers
         self.topics: Dict[str, List[int]] = {}
         for rule in spec.rules:
@@ -234,6 +236,7 @@ class RuleBook:
                 if shown.metric is not None:
                     self.shows.add(shown.metric)
         state = RuleState(number, rule, metric, condition)
+        self.names_ranks = self.names_ranks or "event.job.ranks" in repr(rule)
         self.rules.append(state)
         self.by_id[rule.id] = state
         return state

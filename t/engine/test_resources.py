@@ -115,3 +115,12 @@ def test_grow_and_shrink_are_asked_of_the_queue_and_a_refusal_is_told(world: Any
     w.run()
     assert w.engine.final == "complete"
     assert len(w.fired("r")) == 2
+
+
+@pytest.mark.parametrize("reader", [
+    rule("job-retry", act("log", value="on {event.job.ranks}")),
+    rule("job-fail", LOG, when="event.job.ranks == '3'"),
+])  # fmt: skip
+def test_who_says_where_a_job_runs_hears_of_its_allocation(world: Any, reader: Any) -> None:
+    assert "alloc" in world([START, reader], by_hand=True).engine.wanted_events
+    assert "alloc" not in world([START, rule("job-fail", LOG)], by_hand=True).engine.wanted_events
