@@ -25,6 +25,7 @@ from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
+from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
@@ -125,6 +126,7 @@ class FluxMember(Member):
             self._past,
             self._missing,
         )
+        self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -201,9 +203,17 @@ class FluxMember(Member):
                 self._draining = True
                 self._internal.after(0.0, self._drain)
 
+    def hear(self, ensemble: str, topics: FrozenSet[str]) -> None:
+        """Deliver the events of these topics on the instance's bus. Raises MemberError if the broker refuses."""
+        try:
+            self._bus.hear(ensemble, topics)
+        except OSError as exc:
+            raise MemberError(f"Flux refuses a subscription to {', '.join(sorted(topics))}: {exc}") from exc
+
     def close(self, ensemble: str) -> None:
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
         self._open.pop(ensemble, None)
+        self._bus.hear(ensemble, frozenset())
         self._requests.close(ensemble)
         self._journal.close(ensemble)
 
@@ -215,6 +225,7 @@ class FluxMember(Member):
         """Stop delivering. Jobs go on."""
         self._deliver = None
         self._requests.stop()
+        self._bus.stop()
         self._journal.stop()
         self._internal.stop()
         self._timers.stop()

@@ -196,7 +196,9 @@ class Service:
         submitter = Submitter(**request.submitter.model_dump())
         try:
             self._member.open(id, spec, submitter, engine.wanted_events)
+            self._member.hear(id, frozenset(engine.book.topics))
         except MemberError as exc:
+            self._member.close(id)
             raise BadRequest(f"{request.file}: {exc}") from None
         given = {
             "version": __version__,
