@@ -35,6 +35,7 @@ from ensemble.engine.events import (
     JobEvent,
     Key,
     Lost,
+    Printed,
     Recovered,
     Refused,
     Report,
@@ -148,6 +149,7 @@ class Engine:
             Recovered: self._thaw,
             Answered: lambda event: calls.take(self, event),
             Report: lambda event: reports.take(self, event),
+            Printed: lambda event: reports.printed(self, event),
             Signal: lambda event: signals.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time

@@ -29,9 +29,11 @@ from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
+from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
+from ensemble.members.output import Loop, Outputs
 from ensemble.spec.models import Spec
 
 #: seconds of delivering in one turn of the reactor
@@ -119,13 +121,16 @@ class FluxMember(Member):
             journal,
             self._internal,
             self._log,
-            self._pass_on,
-            self._post,
+            self._told,
+            self._told_of_past,
             self._seen,
             self._ready,
             self._past,
             self._missing,
         )
+        loop = Loop(self._watch, self._internal.after)
+        self._outputs = Outputs(loop, self._log, self._pass_on, {"FLUX_URI": self.uri})
+        self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
@@ -145,7 +150,7 @@ class FluxMember(Member):
                 self._template(ensemble, opened, Submit(Key(ensemble, "", 0, 0, 0), group, number))
         self._open[ensemble] = opened
         self._requests.open(ensemble)
-        self._journal.open(ensemble, events)
+        self._journal.open(ensemble, events, self._reading.open(ensemble, spec))
 
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service, whose name this process has registered by now.
@@ -214,6 +219,7 @@ class FluxMember(Member):
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
         self._open.pop(ensemble, None)
         self._bus.hear(ensemble, frozenset())
+        self._reading.close(ensemble)
         self._requests.close(ensemble)
         self._journal.close(ensemble)
 
@@ -226,6 +232,7 @@ class FluxMember(Member):
         self._deliver = None
         self._requests.stop()
         self._bus.stop()
+        self._outputs.stop()
         self._journal.stop()
         self._internal.stop()
         self._timers.stop()
@@ -271,6 +278,25 @@ class FluxMember(Member):
 
     def _ready(self, ensemble: str) -> None:
         self._requests.release(ensemble)
+
+    def _told(self, ensemble: str, event: JobEvent) -> None:
+        if not self._reading.takes(ensemble, event):
+            self._pass_on(ensemble, event)
+
+    def _told_of_past(self, ensemble: str, event: JobEvent) -> None:
+        if not self._reading.takes(ensemble, event):
+            self._post(ensemble, event)
+
+    def _watch(self, fd: int, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back from the reactor when there is something to read; the answer ends that."""
+        watcher = self.handle.fd_watcher_create(fd, lambda *_: callback(), FLUX_POLLIN)
+        watcher.start()
+
+        def end() -> None:
+            watcher.stop()
+            watcher.destroy()
+
+        return end
 
     def _pass_on(self, ensemble: str, event: Event) -> None:
         """Deliver, behind what waits already."""

@@ -33,7 +33,8 @@ class Jobs:
         return self.instance.run("flux", "ensemble", *words, check=check, cwd=self.folder, timeout=PATIENCE, **more)
 
     def submit(self, script: str, rules: str = "", **job: Any) -> str:
-        group = json.dumps({"name": "a", "script": script, "output": str(self.folder / "a-{{id}}.out"), **job})
+        keys = {"name": "a", "script": script, "output": str(self.folder / "a-{{id}}.out"), **job}
+        group = json.dumps({key: value for key, value in keys.items() if value is not None})
         text = f"name: it\njobs: [{group}]\nrules:\n  - {{trigger: start, action: {{name: submit, label: a}}}}\n{rules}"
         (self.folder / "it.yaml").write_text(text)
         id = self.ensemble("submit", "it.yaml").stdout.strip()
