@@ -12,7 +12,15 @@ from typing import Any, Dict, List, Optional
 
 from ensemble.cli.common import ask, asked_for_formats, connected, out, out_json, out_table, say
 from ensemble.cli.narrate import log_line
-from ensemble.cli.summary import AllJobs, ended, group_lines, metric_lines, parameter_lines, rule_lines
+from ensemble.cli.summary import (
+    AllJobs,
+    ended,
+    group_lines,
+    metric_lines,
+    parameter_lines,
+    rule_lines,
+    variable_lines,
+)
 from ensemble.cli.table import Named
 
 LIST_FIELDS = {
@@ -47,6 +55,7 @@ JOB_FIELDS = {
     "signal": "SIGNAL",
     "cause": "CAUSE",
     "attempt": "ATTEMPT",
+    "retry": "RETRY",
     "rule": "RULE",
     "firing": "FIRING",
     "index": "INDEX",
@@ -60,7 +69,7 @@ JOB_FIELDS = {
     "params.": "",
     "values.": "",
 }
-_JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} {waited!F:>8h} {duration!F:>8h}"
+_JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} ?:{retry:>5h} {waited!F:>8h} {duration!F:>8h}"
 JOB_FORMATS = {
     "default": Named("One row a job", _JOB + " ?+:{rule:<8}"),
     "long": Named("With times and place", _JOB + " ?+:{rule:<8} {firing:>6} {t_submit!D:>19h} {ranks:>5h} {where}"),
@@ -104,7 +113,8 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
     lines = [ended(answer)]
     if begun is not None:
         lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
-    for part in (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer)):
+    parts = (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer))
+    for part in (*parts, variable_lines(answer)):
         if part:
             lines += ["", *part]
     return lines
@@ -152,6 +162,8 @@ def _job_row(job: Dict[str, Any]) -> Dict[str, Any]:
     return {
         **job,
         "status": job.get("result") or job.get("state"),
+        # the first attempt of a job is none
+        "retry": job.get("attempt") or None,
         "waited": _between(submitted, started),
         "duration": _between(started, end if end is not None else time.time() if started is not None else None),
     }

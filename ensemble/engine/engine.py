@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, calls, ending, life, reports, signals
+from ensemble.engine import acting, asking, calls, ending, life, reports, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -45,6 +45,7 @@ from ensemble.engine.events import (
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.points import Samples
+from ensemble.engine.retries import RETRY, Waiting, due
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -96,9 +97,12 @@ class Engine:
         reported = {group: declared(sets) for group, sets in self.groups.items()}
         self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
+        self.waiting = Waiting()
         self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
         self.samples = Samples(self.groups)
+        #: what functions have answered and nothing has taken yet: "group/set" to points
+        self.answered: Dict[str, List[Any]] = {}
         self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
@@ -156,6 +160,7 @@ class Engine:
         self._expired: Dict[str, Callable[[str, float], None]] = {
             TIMER: self._after,
             COOLDOWN: self._cooled,
+            RETRY: lambda rest, at: due(self),
             _EVERY: self._every,
         }
 
@@ -301,7 +306,9 @@ class Engine:
 
     def _action_done(self, event: ActionDone) -> None:
         job = self.by_id.get(event.id)
-        if event.error and job is not None and job.state in (PENDING, RUNNING):
+        # of one that has begun to run meanwhile the urgency says nothing more
+        held = (PENDING,) if event.action == "urgency" else (PENDING, RUNNING)
+        if event.error and job is not None and job.state in held:
             self.record("error", text=f"{event.action} of a job of {job.group} failed: {event.error}", job=event.id)
 
     def _timer_expired(self, event: TimerExpired) -> None:
@@ -409,14 +416,16 @@ class Engine:
             for number in due:
                 self._metric_occasion(rules[number])
         if self.completed:
-            completed, self.completed = self.completed, set()
-            done = (group for group in completed if not self.unfinished[group])
+            # a submission that waits for its points is unfinished too
+            completed, self.completed = self.completed, {g for g in self.completed if asking.awaited(self, g)}
+            done = (g for g in completed - self.completed if not self.unfinished[g])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self.occasion(rules[number], Occasion(f"group-complete {group}", group=group))
         if self.held.total:
             ending.pump(self)
-        if (self.tally.due or self.completed) and not self.closed and AGAIN not in self.timers:
+        again = bool(self.tally.due) or any(not asking.awaited(self, g) for g in self.completed)
+        if again and not self.closed and AGAIN not in self.timers:
             # what this event's own actions changed is looked at as an event of its own: no loop inside `handle`
             self.set_timer(AGAIN, self.t)
         ending.look(self)

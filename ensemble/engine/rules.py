@@ -199,7 +199,7 @@ class RuleBook:
         self.topics: Dict[str, List[int]] = {}
         for rule in spec.rules:
             self._put(rule)
-        if spec.steered:
+        if spec.asks:
             self.shows.update(_for_functions(groups))
         self._index()
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import heard, metrics, reading, sampling, units
+from ensemble.spec import heard, metrics, reading, sampling, targets, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
+from ensemble.spec.space import Space
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
@@ -29,8 +30,9 @@ OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
-    "cancel": (("label",), ("state",)),
-    "kill": (("label",), ("state", "signal")),
+    "cancel": ((), ("label", "job", "state")),
+    "kill": ((), ("label", "job", "state", "signal")),
+    "urgency": (("value",), ("label", "job", "state")),
     "stop": ((), ()),
     "terminate": ((), ("status",)),
     "log": (("value",), ()),
@@ -140,6 +142,9 @@ class _Check:
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
         sampling.check_set(job, self._report)
+        space = job.get("parameters")
+        if space is not None and isinstance(space.value, Space) and space.value.custom is not None:
+            self._function(space, space.value.custom)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")
@@ -261,7 +266,7 @@ class _Check:
         if label is not None and told is not None:
             if name == "submit":
                 self._group(label, told)
-            elif name in ("cancel", "kill"):
+            elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
@@ -269,6 +274,9 @@ class _Check:
                 self._function(label, told)
             elif name == "signal":
                 heard.signal_name(self._report, label, told)
+        if name in targets.ACTIONS:
+            typo = any(misspelt(action, key, list(Action.model_fields)) for key in ("label", "job"))
+            targets.check(action, trigger, None if typo else self._wanted(name, "label"), self._report)
         self._computed.action(action, name, trigger)
 
     def _function(self, node: Node, name: str) -> None:
@@ -295,6 +303,8 @@ class _Check:
             return "the signal's name"
         if action == "set":
             return "the name of a variable" if key == "label" else "a number, a string, true, false, or an expression"
+        if key == "value":
+            return "a number from 0 to 31"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)

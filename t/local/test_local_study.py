@@ -32,6 +32,34 @@ def test_a_study_goes_on_with_its_points_after_a_power_cut(site: Site) -> None: 
     assert (drawn["taken"], drawn["total"], drawn["sample"]) == (8, 8, "sobol")
 
 
+def test_a_function_says_the_points(site: Site) -> None:  # noqa: F811
+    text = '''\
+name: asked
+jobs:
+  - name: trial
+    command: sh -c 'echo "$0" "$ENSEMBLE_PARAM_X"' {x}
+    parameters: {custom: next_points}
+rules:
+  - {trigger: start, action: {name: submit, label: trial}}
+  - {trigger: group-complete, name: trial, repetitions: unlimited, action: {name: submit, label: trial}}
+custom: |
+  def next_points(results, state):
+      """Halves the step around the best of the last points, three times."""
+      best = max((row["params"]["x"] for row in results), default=0.5)
+      state["step"] = state.get("step", 1.0) / 2
+      return [{"x": best - state["step"]}, {"x": best + state["step"]}] if state["step"] > 0.1 else []
+'''
+    done = site.run("run", site.write(text))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "next_points has no more points of trial" in done.stdout
+    rows = site.json("jobs", "asked")["jobs"]
+    assert [row["params"]["x"] for row in rows] == [0.0, 1.0, 0.75, 1.25, 1.125, 1.375]
+    for row in rows:
+        assert Path(row["where"]).read_text() == f"{row['params']['x']!r} {row['params']['x']!r}\n"
+    (of,) = site.json("status", "asked")["parameters"]["trial"]
+    assert (of["sample"], of["taken"], of["total"]) == ("custom", 6, None)
+
+
 def test_the_example_stops_once_a_trial_is_good_enough(site: Site) -> None:  # noqa: F811
     done = site.run("run", str(TOP / "examples" / "parameter-study.yaml"))
     assert done.returncode == 0, done.stderr
