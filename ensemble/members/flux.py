@@ -40,6 +40,8 @@ from ensemble.spec.models import Spec
 _SLICE = 0.02
 #: templates kept for overrides of one ensemble
 _MAX_TEMPLATES = 256
+#: what reads the output of jobs
+_READER = "ensemble.members.flux_output_reader"
 
 
 class _Ensemble:
@@ -129,7 +131,7 @@ class FluxMember(Member):
             self._missing,
         )
         loop = Loop(self._watch, self._internal.after)
-        self._outputs = Outputs(loop, self._log, self._pass_on, {"FLUX_URI": self.uri})
+        self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)

@@ -14,6 +14,8 @@ What Flux refuses or ignores on one node without queues and accounting is refuse
 or gpus than there are, and any `queue`, are refused; `bank`, `shell` and `attributes` change nothing. Output goes to
 RUNDIR/<ensemble>/<group>-<id>.out unless the file says otherwise; in paths `{{id}}`, `{{jobid}}`, `{{name}}`,
 `{{size}}` and `{{taskid}}` are filled in. A finished job leaves four bytes behind, for `where`.
+
+It has more than 400 lines because jobs, their queue and their events are one state that no part owns alone.
 """
 
 from __future__ import annotations

@@ -15,14 +15,12 @@ import subprocess
 import sys
 import syslog
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ensemble.engine.events import Event, JobId, Key, Printed
 from ensemble.members.base import Timer
 from ensemble.members.guard import Log, guarded
 
-_PROGRAM = Path(__file__).with_name("output_reader.py")
 #: seconds for which the end of a job waits for the rest of its output
 PATIENCE = 10.0
 #: seconds between two readers, where one dies
@@ -62,9 +60,11 @@ class Outputs:
         loop: Loop,
         log: Log,
         deliver: Callable[[str, Event], None],
+        program: str = "ensemble.members.output_reader",
         environment: Optional[Mapping[str, str]] = None,
     ) -> None:
-        """`environment` is the reader's, on top of ours."""
+        """`program` is the module that reads, `environment` is its own on top of ours."""
+        self._program = program
         self._loop = loop
         self._log = log
         self._deliver = deliver
@@ -144,12 +144,12 @@ class Outputs:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-X", "utf8", str(_PROGRAM)],
+                    [sys.executable, "-X", "utf8", "-m", self._program],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env={**os.environ, **self._environment},
+                    env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                     start_new_session=True,
                 )
         except OSError as exc:
@@ -161,7 +161,6 @@ class Outputs:
         self._socket, self._read = ours, b""
         self._unsent.clear()
         self._unwatch = self._loop.watch(ours.fileno(), guarded(self._log, self._readable))
-        self._send({"op": "path", "path": sys.path})
         for id, job in list(self._jobs.items()):
             self._send(job.request)
             if job.ended is not None:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The process that reads the output of jobs as they write it, and finds values in its lines.
 
-Law of this file: a program of its own, run by path, so that neither a job that prints without end nor a regular expression
-that never comes to one can hold up the service. It imports nothing but the standard library, and flux where jobs' output is
-in a KVS. Memory is bounded by the jobs it follows: what is not read yet stays in the file.
+Law of this file: a program of its own, so that neither a job that prints without end nor a regular expression that never
+comes to one can hold up the service. It imports nothing but the standard library. Memory is bounded by the jobs it
+follows: what is not read yet stays in the file. `flux_output_reader.py` adds what Flux keeps in its KVS.
 
 Theory of operation. Standard input is a socket to the member that started it (`output.py`); both sides write JSON lines:
 
-    {"op": "path", "path": [...]}                   sys.path, for `import flux`
     {"op": "follow", "job", "patterns": {NAME: REGEX}, "files": [PATH], "since", "kvs": bool}
         a `*` of a path stands for a part that is not known; what was last changed before `since` is an older file
     {"op": "end", "job"}                            it has ended: read what is left, and say so
@@ -31,10 +30,9 @@ import re
 import select
 import signal
 import socket
-import sys
 import time
 import zlib
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 _TICK = 0.1
 #: bytes read at a time
@@ -144,7 +142,6 @@ class Reader:
         self._peer = peer
         self._jobs: Dict[int, Job] = {}
         self._alarm = Alarm()
-        self._flux: Any = None
         self._read = b""
 
     def run(self) -> None:
@@ -160,8 +157,7 @@ class Reader:
                 for line in lines:
                     self._take(json.loads(line))
             busy = False
-            if self._flux is not None:
-                self._turn()
+            self.turn()
             for job in list(self._jobs.values()):
                 more = self._files(job)
                 busy = busy or more
@@ -169,26 +165,25 @@ class Reader:
                     self._end(job)
 
     def _take(self, message: Dict[str, Any]) -> None:
-        if message["op"] == "path":
-            sys.path[:] = message["path"]
-        elif message["op"] == "follow":
+        if message["op"] == "follow":
             job = self._jobs[message["job"]] = Job(message)
             if job.kvs:
-                self._watch(job)
+                self.watch(job)
         elif message["job"] in self._jobs:
             job = self._jobs[message["job"]]
             job.ending, job.allowance = True, _LAST
         else:
-            self._say({"job": message["job"], "end": True})
+            self.say({"job": message["job"], "end": True})
 
-    def _say(self, message: Dict[str, Any]) -> None:
+    def say(self, message: Dict[str, Any]) -> None:
+        """A message to the member."""
         self._peer.sendall(json.dumps(message).encode() + b"\n")
 
     def _end(self, job: Job) -> None:
         for stream in job.streams.values():
-            self._search(job, stream, list(stream.last()))
+            self.search(job, stream, list(stream.last()))
         del self._jobs[job.id]
-        self._say({"job": job.id, "end": True})
+        self.say({"job": job.id, "end": True})
 
     # files
 
@@ -210,7 +205,7 @@ class Reader:
             if not job.may():
                 if job.ending:
                     text = f"it has printed more values than can be taken: the rest of {path} was skipped"
-                    self._say({"job": job.id, "error": text})
+                    self.say({"job": job.id, "error": text})
                 continue
             if about.st_size < stream.offset:
                 # written anew, by whoever else has this file as its output: its offsets are others now
@@ -220,7 +215,7 @@ class Reader:
                 if not job.skipped:
                     job.skipped = True
                     text = f"it prints faster than {path} can be read: what lies far back is skipped, now and later"
-                    self._say({"job": job.id, "error": text})
+                    self.say({"job": job.id, "error": text})
                 stream.skip(about.st_size - _NEAR)
             try:
                 with open(path, "rb") as file:
@@ -228,9 +223,9 @@ class Reader:
                     data = file.read(_CHUNK)
             except OSError as exc:
                 if job.ending:
-                    self._say({"job": job.id, "error": f"{path} cannot be read: {exc.strerror}"})
+                    self.say({"job": job.id, "error": f"{path} cannot be read: {exc.strerror}"})
                 continue
-            self._search(job, stream, list(stream.cut(data)))
+            self.search(job, stream, list(stream.cut(data)))
             more = more or bool(data)
         return more
 
@@ -247,7 +242,8 @@ class Reader:
 
     # lines
 
-    def _search(self, job: Job, stream: Stream, lines: List[Tuple[int, bytes]]) -> None:
+    def search(self, job: Job, stream: Stream, lines: List[Tuple[int, bytes]]) -> None:
+        """Look for values in lines, each with its offset."""
         found: List[Any] = []
         for offset, line in lines:
             values = self._values(job, line.decode("utf-8", "replace")) if line else {}
@@ -255,7 +251,7 @@ class Reader:
                 job.allowance -= 1.0
                 found.append([offset, values])
         for begin in range(0, len(found), _MESSAGE):
-            self._say({"job": job.id, "source": stream.source, "lines": found[begin : begin + _MESSAGE]})
+            self.say({"job": job.id, "source": stream.source, "lines": found[begin : begin + _MESSAGE]})
 
     def _values(self, job: Job, line: str) -> Dict[str, Any]:
         values: Dict[str, Any] = {}
@@ -269,62 +265,20 @@ class Reader:
                 text = (
                     f"the regex of '{name}' took longer than {_SLOW:g} s for a line and is given up: {pattern.pattern}"
                 )
-                self._say({"job": job.id, "error": text})
+                self.say({"job": job.id, "error": text})
                 continue
             if match is not None and match.group(1) is not None:
                 values[name] = _number(match.group(1))
         return values
 
-    # the KVS
+    # what a queue has that keeps output elsewhere
 
-    def _watch(self, job: Job) -> None:
-        """Have the job's output told as it is written."""
-        try:
-            import flux
+    def watch(self, job: Job) -> None:
+        """Have the output told that is in no file; here there is none."""
+        job.closed = True
 
-            if self._flux is None:
-                self._flux = flux.Flux()
-            from flux.constants import FLUX_NODEID_ANY, FLUX_RPC_STREAMING
-
-            # flags 1: wait for the eventlog to be there
-            payload = {"id": job.id, "path": "guest.output", "flags": 1}
-            job.future = self._flux.rpc("job-info.eventlog-watch", payload, FLUX_NODEID_ANY, FLUX_RPC_STREAMING)
-            job.future.then(self._told, job)
-        except (ImportError, OSError) as exc:
-            job.closed = True
-            self._say({"job": job.id, "error": f"its output cannot be read: {exc}"})
-
-    def _told(self, future: Any, job: Job) -> None:
-        try:
-            entries = future.get()["event"]
-        except OSError:
-            # ENODATA: all has been told. Anything else ends it just the same.
-            job.closed = True
-            return
-        future.reset()
-        for line in entries.splitlines():
-            entry = json.loads(line)
-            context = entry.get("context") or {}
-            if entry.get("name") != "data" or "data" not in context:
-                continue
-            data = context["data"].encode("utf-8", "surrogateescape")
-            if context.get("encoding") == "base64":
-                import base64
-
-                data = base64.b64decode(context["data"])
-            name = f"{context.get('stream')}-{context.get('rank')}"
-            stream = job.streams.setdefault(name, Stream(name))
-            if job.may():
-                self._search(job, stream, list(stream.cut(data)))
-            else:
-                stream.skip(stream.offset + len(data))
-
-    def _turn(self) -> None:
-        """What has come from Flux by now."""
-        from flux.core.inner import lib
-
-        if lib.flux_reactor_run(lib.flux_get_reactor(self._flux.handle), lib.FLUX_REACTOR_NOWAIT) < 0:
-            raise OSError("the Flux instance is gone")
+    def turn(self) -> None:
+        """Take what has come of it by now."""
 
 
 def _number(text: str) -> Any:
@@ -336,7 +290,12 @@ def _number(text: str) -> Any:
     return value if value - value == 0.0 else text[:100]
 
 
-if __name__ == "__main__":
+def main(reader: Callable[[socket.socket], Reader]) -> None:
+    """Run as the program that is told on standard input."""
     # the jobs come first
     os.nice(5)
-    Reader(socket.socket(fileno=os.dup(0))).run()
+    reader(socket.socket(fileno=os.dup(0))).run()
+
+
+if __name__ == "__main__":
+    main(Reader)
