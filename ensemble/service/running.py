@@ -87,6 +87,8 @@ class Running:
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
+        #: number of a commit that is not done yet -> rows that have left the engine and are not in the store
+        self.leaving: Dict[int, List[Dict[str, Any]]] = {}
         self.calling = Calling(self, member, store, log)
 
     # ---- events in, actions out
@@ -133,7 +135,10 @@ class Running:
                 intents.append(_intent(action))
                 todo.append(action)
 
+        number = self.number + 1
+
         def committed(error: Optional[str]) -> None:
+            self.leaving.pop(number, None)
             if self.broken is not None:
                 then()
                 return
@@ -156,8 +161,10 @@ class Running:
         self.seq += len(records)
         # a halted one may be resumed and halt again by one event
         ended = any(is_end(record) for record in records)
-        self.number += 1
-        self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
+        self.number = number
+        if rows:
+            self.leaving[number] = rows
+        self._store.commit(self.id, Commit(number, to_json(event), intents, records, rows), committed)
         # a snapshot costs what is active, and so comes the later the more that is
         if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
             self._snapped = self.number
