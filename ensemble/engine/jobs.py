@@ -17,7 +17,7 @@ from ensemble.errors import RecordError, TransitionError
 
 #: states of a job
 SUBMITTING = "submitting"  # an intent: sent, and nothing heard of it
-WITHDRAWN = "withdrawn"  # submitted, then found invalid: the error reply is on its way
+WITHDRAWN = "withdrawn"  # submitted, then found invalid: the answer is on its way
 PENDING = "pending"
 RUNNING = "running"
 FINISHED = "finished"  # all processes have ended, resources not yet free
@@ -30,7 +30,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
     (SUBMITTING, "in-doubt"): (INACTIVE, "in doubt"),
     (PENDING, "submit"): (PENDING, "dated"),
-    (PENDING, "acknowledged"): (PENDING, _NOTHING),
+    (PENDING, "acknowledged"): (PENDING, "answered"),
     (PENDING, "refused"): (PENDING, "doubted"),
     (PENDING, "invalidate"): (WITHDRAWN, "withdrawn"),
     (PENDING, "flux-restart"): (PENDING, _NOTHING),
@@ -41,7 +41,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (PENDING, "lost"): (INACTIVE, "lost"),
     (PENDING, "in-doubt"): (INACTIVE, "in doubt"),
     (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
-    (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "acknowledged"): (INACTIVE, "refused"),
     (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "exception"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
@@ -135,7 +135,7 @@ class Job:
         self.exception: Optional[str] = None
         #: the exception's note, or the reason of a refusal
         self.note: Optional[str] = None
-        #: why the member refused it, once it has, though its `submit` had been seen before
+        #: what to say of it should the queue find it invalid; None until the submission is answered
         self.refusal: Optional[str] = None
         #: a rule or the user has asked for its end
         self.doomed = False

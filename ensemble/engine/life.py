@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from ensemble.engine import ending, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record
-from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Lost, Refused
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
 from ensemble.engine.submissions import Batch
 from ensemble.errors import InternalError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: refused keys that are remembered, for a `submit` that comes after the refusal
 _REMEMBERED = 1000
+#: of a job that became invalid, where the answer that says why was lost
+_INVALID = "the queue found it invalid"
 #: attempts of a job that may be lost for no fault of its own (a node, the instance, the queue) and are tried again
 LOSSES = 3
 
@@ -43,6 +45,8 @@ def identify(engine: Engine, job: Job, id: JobId) -> None:
 
 def _submitted(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
+    if isinstance(event, Acknowledged):
+        _answered(engine, job, event)
     engine.unanswered -= 1
     if not job.key.attempt:
         # a job that is tried again was submitted once, and is pending already
@@ -57,6 +61,11 @@ def _dated(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
 
 
+def _answered(engine: Engine, job: Job, event: Event) -> None:
+    """No other answer comes, so what undoes the submission later ends the job."""
+    job.refusal = _INVALID
+
+
 def _doubted(engine: Engine, job: Job, event: Event) -> None:
     """The answer says no and the journal yes. The journal is right, but its `invalidate` may be on its way."""
     job.refusal = event.reason if isinstance(event, Refused) else ""
@@ -69,7 +78,7 @@ def _withdrawn(engine: Engine, job: Job, event: Event) -> None:
 
 def _job_refused(engine: Engine, job: Job, event: Event) -> None:
     withdrawn = job.t_submit is not None
-    reason = event.reason if isinstance(event, Refused) else job.refusal or ""
+    reason = event.reason if isinstance(event, Refused) else job.refusal or _INVALID
     job.refuse(engine.t, reason)
     if withdrawn or job.key.attempt:
         engine.tally.bump(job.group, "pending", -1)
@@ -252,6 +261,7 @@ def _record(engine: Engine, job: Job, event: str) -> None:
 _STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
     "submitted": _submitted,
     "dated": _dated,
+    "answered": _answered,
     "doubted": _doubted,
     "withdrawn": _withdrawn,
     "refused": _job_refused,

@@ -75,6 +75,10 @@ class Running:
         self._snapped = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
+        #: it has ended, and the store has its last line: until then those who watch wait for more
+        self.over = False
+        #: number of the latest event that ended it
+        self._last = 0
         #: the instance goes down: nothing acts any more, be it an event or a timer
         self.frozen = False
         #: submissions that the member has and has not answered; after a quarantine their jobs are cancelled
@@ -150,16 +154,19 @@ class Running:
                 if records or rows:
                     self._changed = True
                     self._gather()
-                if ended and self.engine.final is not None:
+                if ended == self._last and self.engine.final is not None:
+                    self.over = True
                     self.flush()
                     self._on_end(self)
             except Exception as exc:
                 self._quarantine(exc)
 
         self.seq += len(records)
-        # a halted one may be resumed and halt again by one event
-        ended = any(_is_end(record) for record in records)
         self.number += 1
+        # a halted one may be resumed and halt again, by one event or before the first end is kept
+        ended = self.number if any(_is_end(record) for record in records) else -1
+        self._last = max(self._last, ended)
+        self.over = self.over and self.engine.final is not None
         self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
         # a snapshot costs what is active, and so comes the later the more that is
         if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
@@ -212,14 +219,19 @@ class Running:
         records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
         self.seq += len(records)
         self.number += 1
-        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
-        try:
-            for id in ids:
-                self._member.perform(self.id, Cancel(id, _QUARANTINED))
-        finally:
+
+        def buried(error: Optional[str]) -> None:
+            try:
+                for id in ids:
+                    self._member.perform(self.id, Cancel(id, _QUARANTINED))
+            except Exception as exc:
+                self._quarantine(exc)
+            self.over = True
             self.flush()
             self._on_end(self)
+
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), buried)
 
     def _answered(self, event: Event) -> None:
         """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
@@ -229,7 +241,7 @@ class Running:
         if self.broken is not None:
             if not isinstance(event, (Refused, InDoubt)):
                 self._member.perform(self.id, Cancel(event.id, _QUARANTINED))
-            if not self.unanswered:
+            if not self.unanswered and self.over:
                 self._on_end(self)
 
     @property
@@ -367,7 +379,7 @@ class Running:
                 return
 
     def _end_streams(self) -> None:
-        if self.engine.final is None:
+        if not self.over:
             return
         for watcher in self.watchers:
             watcher.reply.end()
