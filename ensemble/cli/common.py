@@ -124,9 +124,10 @@ def _is_text(text: str) -> bool:
 
 
 def submission(path: str) -> Dict[str, Any]:
-    """The payload of `submit` for a file that was checked before."""
+    """The payload of `submit` for a file that was checked before, with the files that it names."""
+    files = load(path).files
     with open(path, encoding="utf-8") as file:
-        return {"text": file.read(), "file": path, "submitter": submitter()}
+        return {"text": file.read(), "file": path, "files": files, "submitter": submitter()}
 
 
 def out_table(

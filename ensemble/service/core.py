@@ -30,6 +30,7 @@ from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
 from ensemble.service.running import Running, Watcher
 from ensemble.service.store import Store, Stored
+from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
 
@@ -171,7 +172,7 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file)
+            spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         id = self._new_id()
@@ -186,6 +187,7 @@ class Service:
             "name": spec.name,
             "file": request.file,
             "text": request.text,
+            "files": request.files,
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }

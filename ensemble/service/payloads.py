@@ -32,6 +32,7 @@ class Nothing(_Payload):
 class Submission(_Payload):
     text: str
     file: str = Field("ensemble.yaml", max_length=4096)
+    files: Dict[str, str] = Field(default_factory=dict)
     submitter: _Submitter
 
 

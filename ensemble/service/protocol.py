@@ -5,9 +5,10 @@ A request is an endpoint and a JSON object. The answer is a JSON object, or an e
 answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest ensemble of that name).
 Times are seconds since the epoch, None until they are known.
 
-submit  {text, file, submitter: {environment, cwd, umask, rlimits}}
+submit  {text, file, files?: {NAME: text}, submitter: {environment, cwd, umask, rlimits}}
         -> {id, name, warnings: [str]}
-        `text` is the file's content, `file` its name for messages. A faulty file is EINVAL, its faults the sentence.
+        `text` is the file's content, `file` its name for messages, `files` those that it names (`custom: {file: ...}`).
+        A faulty file is EINVAL, its faults the sentence.
 list    {} -> {ensembles: [SUMMARY, ...]}            oldest first
 status  {id: ID} -> STATUS
 jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}

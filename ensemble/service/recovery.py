@@ -21,6 +21,7 @@ from ensemble.errors import RecordError, TransitionError
 from ensemble.members.base import Member, Submitter
 from ensemble.service.running import SHOWN, Running
 from ensemble.service.store import Stored
+from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 
 _CAUSE = Cause(None, 0, "asked for before the service was restarted")
@@ -31,7 +32,7 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
 
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
-    spec = load(stored.given["text"], stored.given["file"]).spec
+    spec = load(stored.given["text"], stored.given["file"], Beside(stored.given.get("files"))).spec
     snapshot = stored.snapshot
     engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
     if engine.id != stored.id:

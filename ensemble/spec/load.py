@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
 from ensemble.spec import advice, check
+from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
@@ -31,13 +32,16 @@ class Loaded(NamedTuple):
 
     spec: Spec
     warnings: Tuple[Fault, ...]
+    #: texts of the files that it names, by their names as written; to load it again without them
+    files: Dict[str, str]
 
 
-def load(text: Union[str, bytes], file: str) -> Loaded:
+def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    Raises SpecError with every fault, in file order.
+    `beside` has the files that it names. Raises SpecError with every fault, in file order.
     """
+    beside = beside or Beside()
     characters, report = decode(text, file)
     root = None if characters is None else read(characters, report)
     if root is None:
@@ -50,7 +54,7 @@ def load(text: Union[str, bytes], file: str) -> Loaded:
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
-    return Loaded(spec, report.warnings)
+    return Loaded(spec, report.warnings, dict(beside.read))
 
 
 def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
@@ -80,7 +84,7 @@ def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
     finally:
         os.close(fd)
-    return load(text, name)
+    return load(text, name, Folder(os.path.dirname(name)))
 
 
 def _read(fd: int) -> bytes:
