@@ -72,6 +72,9 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
 #: the events that the table speaks of
 MOVING = frozenset(event for _, event in LIFE)
 
+#: those of a job; an occasion may keep one that has left
+STATES = frozenset(state for state, _ in LIFE) | {INACTIVE}
+
 #: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
 FATAL = frozenset({1, 2, 3, 9, 15})
 
@@ -262,7 +265,7 @@ class Job:
             self = cls(Key.parse(values.pop("key")), values["group"], values["set"])
             for name, value in values.items():
                 setattr(self, name, tuple(value) if name == "entered" else value)
-            if len(state) != len(cls.__slots__) or self.state not in {s for s, _ in LIFE}:
+            if len(state) != len(cls.__slots__) or self.state not in STATES:
                 raise ValueError("not the fields of a job")
         except (TypeError, ValueError, KeyError, AttributeError) as exc:
             raise RecordError(f"this is no state of a job ({exc!r}): {str(state)[:120]}") from exc

@@ -45,6 +45,7 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
         if record:
             with contextlib.suppress(TransitionError):
                 engine.handle(from_json(record))
+    running.t_heard = engine.t
     running.over = engine.final is not None
     doubtful = [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None]
     running.unanswered.update(one.key for one in doubtful)

@@ -88,6 +88,8 @@ class _User:
         self.id: Optional[str] = None
         self.resumed = 0
         self.over = False
+        #: the life of the service to which the open stream leads; 0 for none
+        self.watching = 0
         #: lines seen; those who watch come back with the last one they have
         self.seen: List[Dict[str, Any]] = []
 
@@ -395,12 +397,14 @@ class Story:
             user.seen.extend(record for record in payload["records"] if record["type"] != "metric")
 
         def ended(errno: int, text: str) -> None:
+            user.watching = 0
             if errno == ENODATA and user.seen[-1].get("state") not in ENDS:
                 raise Violation(f"the stream of {user.id} ended with {user.seen[-1]}")
 
         since = user.seen[-1]["seq"] if user.seen else 0
         caller = f"{user.file.name} in life {self.lives}"
         self.service.disconnect(caller)
+        user.watching = self.lives
         self._ask("watch", {"id": user.id, "since": since}, took, ended, caller=caller)
 
     def _watch_again(self, user: _User) -> None:
@@ -415,6 +419,8 @@ class Story:
 
         def took(status: Dict[str, Any]) -> None:
             state = status["state"]
+            if user.watching != self.lives:
+                self._watch_again(user)
             if state == "halted" and user.resumed < 3:
                 user.resumed += 1
                 limits = {"max_jobs": 40, "max_firings": 30, "max_failures": None, "duration": None}
@@ -533,7 +539,6 @@ class Story:
                 _same(f"key of job {row['id']}", ids.get(row["id"]), key)
             elif row["cause"] not in ("refused", "in-doubt", "cancel"):
                 raise Violation(f"{key} never was a job, and is told as {row}")
-
 
     def _was_invalid(self, id: Optional[str]) -> bool:
         return id is not None and self.manager.jobs[int(id)].state == "invalid"
