@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
-from ensemble.engine import ending, verdict
+from ensemble.engine import acting, ending, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record
 from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
@@ -154,7 +154,9 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
     """Its processes have ended, or never were: judge it, and count it or try it again."""
     job.end(t, status)
     engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
-    again = job.cause == "infrastructure" and job.losses < LOSSES and not job.doomed and not ending.stopped(engine)
+    # what the rules of the end submitted is to run before the state is final, and so is tried again as well
+    may = engine.concluding or not ending.stopped(engine)
+    again = job.cause == "infrastructure" and job.losses < LOSSES and not job.doomed and may
     if not again:
         _count_end(engine, job)
         return
@@ -162,19 +164,21 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
     key = job.key
     engine.tally.bump(job.group, "retried")
     engine.tally.bump(job.group, "pending")
-    engine.held.put(
-        Batch(
-            key.rule,
-            key.firing,
-            job.group,
-            job.set,
-            key.index,
-            1,
-            job.overrides,
-            attempt=key.attempt + 1,
-            losses=job.losses + 1,
-        )
+    again_as = Batch(
+        key.rule,
+        key.firing,
+        job.group,
+        job.set,
+        key.index,
+        1,
+        job.overrides,
+        attempt=key.attempt + 1,
+        losses=job.losses + 1,
     )
+    if engine.concluding:
+        engine.emit(acting.make_job(engine, again_as))
+    else:
+        engine.held.put(again_as)
     _record(engine, job, "retry")
 
 

@@ -212,7 +212,8 @@ class JobManager:
             self._end(job, 15, ("cancel", ""))
             return None
         self._tell(job, "exception", {"type": "cancel", "severity": 0, "note": ""})
-        if job.state == "pending":
+        # one that is about to be found invalid ends so
+        if job.state == "pending" and job.fate.refuse is None:
             job.state = "ending"
             self.world.soon(lambda: self._clean(job))
         return None
