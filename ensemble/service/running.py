@@ -182,6 +182,9 @@ class Running:
         self._last = max(self._last, ended)
         self.over = self.over and self.engine.final is not None
         self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
+        if self.broken is not None or self.engine.final not in (None, "halted"):
+            # nothing follows, and the store may have let go of it
+            return
         # a snapshot costs what is active, and so comes the later the more that is
         if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
             self._snapped = self.number

@@ -17,8 +17,8 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine import jobs as life
+from ensemble.engine.actions import Submit
 from ensemble.service import core
-from ensemble.service.running import Running
 from t.engine.simulation import stores
 from t.engine.simulation.story import Story, check_seed, compare
 from t.engine.simulation.world import Violation
@@ -136,9 +136,9 @@ def _resend_doubtful(patch: Any) -> None:
         core_take_up(running, member)
         for job in list(running.engine.jobs.values()):
             if job.id is None:
-                member.perform(running.id, core_submit(job.key, job.group, job.set, job.overrides))
+                member.perform(running.id, Submit(job.key, job.group, job.set, job.overrides))
 
-    core_take_up, core_submit = core.take_up, __import__("ensemble.engine.actions", fromlist=["Submit"]).Submit
+    core_take_up = core.take_up
     patch.setattr(core, "take_up", take_up)
 
 
@@ -155,7 +155,6 @@ def _shutdown_unseen(patch: Any) -> None:
 
 
 def _act_though_frozen(patch: Any) -> None:
-    patch.setattr(Running, "frozen", property(lambda self: False, lambda self, value: None))
     patch.setattr(core.Service, "freeze", lambda self, reason: None)
 
 

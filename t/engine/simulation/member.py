@@ -23,6 +23,7 @@ from ensemble.engine.events import (
     JobEvent,
     JobId,
     Key,
+    Lost,
     Recovered,
     Refused,
 )
@@ -184,8 +185,12 @@ class SimMember(Member):
                 known, taken.known, taken.keys = taken.known, None, frozenset()
                 here = {id for id in self._manager.jobs if id not in self._manager.forgotten}
                 for id in sorted(set(known) - here):
-                    reason = f"job {id} is not known any more, and whether it ran cannot be told"
-                    self._post(name, InDoubt(self._world.clock(), known[id], reason))
+                    if self._manager.purged:
+                        reason = f"job {id} is not known any more, and whether it ran cannot be told"
+                        self._post(name, InDoubt(self._world.clock(), known[id], reason))
+                    else:
+                        # it was found invalid in the moment of the crash
+                        self._post(name, Lost(self._world.clock(), id, f"there is no job {id}, and none was purged"))
                 self._post(name, Recovered(self._world.clock()))
         self._live = self._ready = True
         self._release()
