@@ -13,6 +13,7 @@
     |   |-- NotPermitted   the caller does not own the instance
     |   `-- BadRequest     the request makes no sense, or not now
     |-- MemberError        a queue cannot be reached or used
+    |-- RuleError          a rule cannot do what its file says: a number that has no value, say
     `-- InternalError      our fault
         |-- TransitionError  an event that the table of a job's life has no entry for
         `-- RecordError      a stored record that this version cannot read
@@ -89,6 +90,10 @@ class BadRequest(ServiceError):
 
 class MemberError(EnsembleError):
     """A queue cannot be reached, or cannot do what was asked of it at all."""
+
+
+class RuleError(EnsembleError):
+    """A rule cannot do what its file says, as things stand: a number that has no value, or is out of range."""
 
 
 class InternalError(EnsembleError):

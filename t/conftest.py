@@ -68,15 +68,13 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime_dir() -> Iterator[Path]:
-    """Where local services of this run put their sockets: not among the user's. Short, as a socket's path must be."""
+    """Where local services of this run put their sockets, and in `state` what they keep: not among the user's, which
+    would be found as well. Short, as a socket's path must be."""
     folder = tempfile.mkdtemp(prefix="ens-")
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = folder
-    yield Path(folder)
-    if before is None:
-        del os.environ["XDG_RUNTIME_DIR"]
-    else:
-        os.environ["XDG_RUNTIME_DIR"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        patch.setenv("XDG_STATE_HOME", str(Path(folder, "state")))
+        yield Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

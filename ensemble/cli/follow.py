@@ -2,7 +2,8 @@
 """Follows the record stream of one ensemble across a service that goes away and comes back.
 
 Records have sequence numbers without a gap, so a stream that broke is taken up behind the last one seen and nothing
-is told twice. A stream that ends before the final state was seen counts as broken too.
+is told twice. A stream that ends before the final state was seen counts as broken too. One that is cut because what
+the request bought is spent (EOVERFLOW) is asked for again at once: that is how a reader sets its own pace.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Follower:
         lost: Optional[ServiceError] = None
         away = 0.0
         while True:
+            begun = self.last
             try:
                 for answer in self.client.stream("watch", {"id": self.id, "since": self.last}):
                     if lost is not None and answer is not None:
@@ -67,7 +69,9 @@ class Follower:
             except ServiceError as exc:
                 if exc.errno != errno.EOVERFLOW:
                     raise
-                say("fell behind and was cut off by the service; taking up the stream again")
+                if self.last == begun:
+                    # a quiet stream has lived its time, or something is wrong: no hurry in either case
+                    yield from _pause(0.2)
                 continue
             if lost is None:
                 lost, away = problem, time.monotonic()
@@ -81,6 +85,8 @@ class Follower:
             if record.get("type") != "metric":
                 if seq <= self.last:
                     continue
+                if seq > self.last + 1:
+                    say(f"records {self.last + 1} to {seq - 1} of {self.id} are not kept any more")
                 self.last = seq
             if record.get("type") == "state":
                 self.state, self.reason = record.get("state"), record.get("reason")

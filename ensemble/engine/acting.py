@@ -7,15 +7,17 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
 from ensemble.engine import ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
 from ensemble.engine.submissions import Batch
-from ensemble.spec import metrics, units
-from ensemble.spec.models import Action
+from ensemble.engine.values import shown
+from ensemble.errors import RuleError
+from ensemble.spec import reading, units
+from ensemble.spec.models import Action, JobSet
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ensemble.engine.rules import RuleState
 
 _OVERRIDES = ("duration", "nodes", "tasks", "urgency")
-_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
 class Firing:
@@ -36,6 +37,10 @@ class Firing:
         #: what it fired on
         self.occasion = occasion
         self.index = 0
+
+    def amount(self, action: Action, key: str) -> Any:
+        """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
+        return self.engine.values.number(action, key, self.occasion)
 
     def cause(self, action: Action) -> Cause:
         return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
@@ -82,12 +87,14 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
 def _submit(firing: Firing, action: Action) -> None:
     engine, group = firing.engine, action.label or ""
     total = 0
-    overrides = {name: getattr(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
+    asked = firing.amount(action, "count")
+    _fits(action, engine.groups[group], overrides)
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.groups[group]):
-        count = action.count or jobs.count
-        if not refused:
+        count = jobs.count if asked is None else asked
+        if not refused and count:
             batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
@@ -104,6 +111,25 @@ def _submit(firing: Firing, action: Action) -> None:
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")
     ending.pump(engine)
+
+
+def _fits(action: Action, sets: Iterable[JobSet], overrides: Dict[str, Any]) -> None:
+    """Fewer tasks than nodes are refused by Flux; what an expression came to is known only now. Raises RuleError."""
+    if "nodes" not in overrides and "tasks" not in overrides:
+        return
+    for jobs in sets:
+        nodes, tasks = overrides.get("nodes", jobs.nodes), overrides.get("tasks", jobs.tasks)
+        if nodes is not None and tasks is not None and tasks < nodes:
+            raise RuleError(f"submit: {tasks} tasks of {jobs.name} cannot fill {nodes} nodes")
+
+
+def _set(firing: Firing, action: Action) -> None:
+    values, name, value = firing.engine.values, action.label or "", action.value
+    text = reading.set_text(value)
+    if text is not None:
+        value = values.computed(text, f"set: {name}", firing.occasion)
+    values.set(name, value)
+    firing.tell(action, f"set {name} to {shown(value)}")
 
 
 def _cancel_action(firing: Firing, action: Action) -> None:
@@ -152,14 +178,13 @@ def _terminate(firing: Firing, action: Action) -> None:
 def _log(firing: Firing, action: Action) -> None:
     engine = firing.engine
 
-    def fill(match: re.Match[str]) -> str:
-        try:
-            value = engine.value(metrics.parse(match.group(1), engine.groups))
-        except metrics.PathError:
-            return match.group(0)
-        return "no value" if value is None else f"{value:.6g}"
+    scope = engine.values.at(firing.occasion)
 
-    engine.record("log", rule=firing.rule.id, text=_BRACES.sub(fill, str(action.value)))
+    def fill(match: re.Match[str]) -> str:
+        read = engine.book.shown(match.group(1))
+        return match.group(0) if read is None else shown(read.value(scope))
+
+    engine.record("log", rule=firing.rule.id, text=reading.BRACES.sub(fill, str(action.value)))
 
 
 def _enable(firing: Firing, action: Action) -> None:
@@ -177,6 +202,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "set": _set,
 }
 
 

@@ -43,10 +43,10 @@ from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
-from ensemble.errors import InternalError
+from ensemble.engine.values import Values
+from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
-from ensemble.spec.metrics import Metric
-from ensemble.spec.models import STATE_TRIGGERS, Spec
+from ensemble.spec.models import EVENT_TRIGGERS, STATE_TRIGGERS, Spec
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
 _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "clean", "invalidate"})
@@ -81,6 +81,11 @@ class Engine:
         #: an end that an action has decreed; None leaves it to `failures`
         self.decreed: Optional[str] = None
         self.limits: Dict[str, Any] = spec.limits.model_dump()
+        #: name -> value, None while it has none; `set` changes them
+        self.variables: Dict[str, Any] = dict(spec.variables)
+        self.values = Values(self)
+        #: seconds between two heartbeats; 0 is off
+        self.period = heartbeat_period(spec)
         self.book = RuleBook(spec)
         self.tally = Tally(self.groups, self.book.reads, self.book.shows)
         self.held = Held()
@@ -174,7 +179,7 @@ class Engine:
 
     def _arm(self) -> None:
         """Set the timer of the limit and those that beat, where they are not set."""
-        period = heartbeat_period(self.spec)
+        period = self.period
         if self.limits["duration"] is not None and self.t_begin is not None and _DURATION not in self.timers:
             self.set_timer(_DURATION, self.t_begin + self.limits["duration"])
         if period and _HEARTBEAT not in self.timers:
@@ -225,7 +230,10 @@ class Engine:
             if event.t <= job.heard.get(trigger, -1.0):
                 return
             job.heard[trigger] = event.t
-        self.occur(trigger, job.group, job)
+        if trigger in EVENT_TRIGGERS:
+            self.occur(trigger, job.group, job, data=event.context)
+        else:
+            self.occur(trigger, job.group, job)
 
     def _acknowledged(self, event: Acknowledged) -> None:
         job = self.jobs.get(event.key)
@@ -297,7 +305,7 @@ class Engine:
             self.tally.aging(group, [self.t - t for t in submitted])
         self.tally.touch("elapsed")
         if not ending.stopped(self):
-            self.set_timer(_HEARTBEAT, self._next(at, heartbeat_period(self.spec)))
+            self.set_timer(_HEARTBEAT, self._next(at, self.period))
             beat = Occasion("heartbeat")
             self._occasions.extend((n, beat) for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every)
 
@@ -336,7 +344,7 @@ class Engine:
         self.state_record()
         postponed, self.postponed = self.postponed, []
         for number, state in postponed:
-            self.occasion(self.book.rules[number], Occasion.from_json(state))
+            self._admit(self.book.rules[number], Occasion.from_json(state))
         ending.pump(self)
 
     # ---- rules
@@ -375,17 +383,26 @@ class Engine:
         if self.closed or not rule.live:
             return
         try:
-            assert rule.metric is not None
-            value = self.value(rule.metric)
-            if rule.condition is not None and not rule.condition.holds(value):
-                return
+            occasion = self.values.due(rule)
         except Exception as exc:
             self.fail_rule(rule, exc)
             return
-        text = str(rule.metric) if value is None else f"{rule.metric} = {value:.6g}"
-        self.occasion(rule, Occasion(text, value=value))
+        if occasion is not None:
+            self._admit(rule, occasion)
 
     def occasion(self, rule: RuleState, occasion: Occasion) -> None:
+        """An event that the trigger of the rule matches: if the condition holds, an occasion."""
+        if self.closed or not rule.live:
+            return
+        try:
+            holds = self.values.holds(rule, occasion)
+        except Exception as exc:
+            self.fail_rule(rule, exc)
+            return
+        if holds:
+            self._admit(rule, occasion)
+
+    def _admit(self, rule: RuleState, occasion: Occasion) -> None:
         """An occasion of the rule: through its gate, and perhaps a firing."""
         if self.closed or self.final is not None:
             return
@@ -395,7 +412,7 @@ class Engine:
             self.set_timer(timer.timer, timer.at)
         if gate is not FIRE:
             return
-        if rule.submits and rule.fired >= self.limits["max_firings"] and not self.concluding:
+        if rule.limited and rule.fired >= self.limits["max_firings"] and not self.concluding:
             self.postponed.append([rule.number, occasion.to_json()])
             ending.halt(self, "max_firings", f"rule '{rule.id}' has fired {rule.fired} times")
             return
@@ -413,18 +430,10 @@ class Engine:
 
     def fail_rule(self, rule: RuleState, exc: Exception) -> None:
         """The rule raised: it never fires again, and the ensemble stops, to end failed."""
-        rule.error = f"{type(exc).__name__}: {exc}"
+        rule.error = str(exc) if isinstance(exc, RuleError) else f"{type(exc).__name__}: {exc}"
         self.record("error", rule=rule.id, text=f"rule '{rule.id}' failed: {rule.error}")
         self.decreed = "failed"
         ending.end(self, "failed", f"rule '{rule.id}' failed: {rule.error}")
-
-    def value(self, metric: Metric) -> Optional[float]:
-        """The present value of a metric, None while it has none."""
-        if metric.stat != "ensemble":
-            return self.tally.get(metric)
-        if metric.variable == "elapsed":
-            return None if self.t_begin is None else self.t - self.t_begin
-        return sum(self.unfinished.values()) if metric.variable == "active" else self.sent
 
     # ---- what goes out
 

@@ -7,17 +7,22 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
 from ensemble.spec import condition as conditions
-from ensemble.spec import metrics
-from ensemble.spec.check import log_paths
+from ensemble.spec import expression, metrics, reading
+from ensemble.spec.condition import Condition
+from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+
+#: heartbeat rules with one of these actions keep an ensemble alive, and rules on one of these triggers do
+_LASTING = ("submit", "custom")
+_AWAITED = ("signal",)
 
 #: answers of `RuleState.gate`
 FIRE, DROP, LATER = "fire", "drop", "later"
@@ -28,7 +33,9 @@ class RuleState:
 
     __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
 
-    def __init__(self, number: int, rule: Rule, metric: Optional[Metric], condition: Optional[Any]) -> None:
+    def __init__(
+        self, number: int, rule: Rule, metric: Optional[Metric], condition: Union[Condition, Expression, None]
+    ) -> None:
         #: place in the file, from 0
         self.number = number
         self.rule = rule
@@ -67,9 +74,23 @@ class RuleState:
         return any(action.name == "submit" for action in self.rule.actions)
 
     @property
+    def limited(self) -> bool:
+        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
+        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
+
+    @property
     def keeps_alive(self) -> bool:
-        """Does it keep the ensemble from ending? Heartbeat rules that submit and have firings left do."""
-        return self.rule.trigger == "heartbeat" and self.submits and self.live
+        """Does it keep the ensemble from ending? Only while it can fire."""
+        if self.rule.keep_alive is False or not self.live:
+            return False
+        return self.rule.keep_alive is True or self._waited_for
+
+    @property
+    def _waited_for(self) -> bool:
+        """What `keep_alive` is where the file does not say."""
+        if self.rule.trigger == "heartbeat":
+            return any(action.name in _LASTING for action in self.rule.actions)
+        return self.rule.trigger in _AWAITED
 
     def gate(self, t: float) -> str:
         """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
@@ -127,22 +148,37 @@ class RuleBook:
         self.by_id: Dict[str, RuleState] = {}
         #: metric -> numbers of the rules that read it
         self.reads: Dict[Metric, List[int]] = {}
-        #: metrics that `log` lines show; they wake no rule
+        #: metrics that rules look at when something else wakes them
         self.shows: Set[Metric] = set()
+        #: metrics in conditions, and those that rules are on
+        self.judged: Set[Metric] = set()
+        #: text -> the compiled form of each expression of an action
+        self._expressions: Dict[str, Expression] = {}
+        #: path in a `log` line -> what it names
+        self._shown: Dict[str, Read] = {}
+        self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
         for number, rule in enumerate(spec.rules):
-            metric = condition = None
+            metric: Optional[Metric] = None
+            condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
+            self.judged.update(conditions.metrics_of(condition))
             if rule.trigger == "metric":
                 metric = metrics.parse(rule.name or "", groups)
-                condition = conditions.compile(rule.when)
-                self.reads.setdefault(metric, []).append(number)
+                self.judged.add(metric)
+                for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+                    self.reads.setdefault(read, []).append(number)
             else:
                 named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
                 self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+                self.shows.update(conditions.metrics_of(condition))
             for action in rule.actions:
-                if action.name == "log":
-                    self.shows.update(metrics.parse(path, groups) for _, path in log_paths(str(action.value)))
+                for _, text in reading.texts(action):
+                    self.shows.update(self.expression(text).metrics)
+                for shown in reading.log_reads(action, groups):
+                    self._shown[shown.path] = shown
+                    if shown.metric is not None:
+                        self.shows.add(shown.metric)
             state = RuleState(number, rule, metric, condition)
             self.rules.append(state)
             self.by_id[rule.id] = state
@@ -156,6 +192,17 @@ class RuleBook:
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
         self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def expression(self, text: str) -> Expression:
+        """The compiled form of an expression of the file. Raises ExpressionError for what is none."""
+        made = self._expressions.get(text)
+        if made is None:
+            made = self._expressions[text] = expression.compile(text, self._groups)
+        return made
+
+    def shown(self, path: str) -> Optional[Read]:
+        """What a path in a `log` line names; None if it names nothing, and stays as it is."""
+        return self._shown.get(path)
 
     def on(self, trigger: str, name: Optional[str] = None) -> List[int]:
         """Numbers of the rules on this trigger, for this name or any, in file order."""

@@ -38,6 +38,7 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "variables",
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from ensemble.engine.stats import Statistics
 from ensemble.errors import RecordError
-from ensemble.spec.metrics import LEGACY_PENDING, Metric
+from ensemble.spec.metrics import GROUPLESS, LEGACY_PENDING, Metric
 from ensemble.spec.models import COUNTS
 
 #: what `status` shows of duration and pending, apart for success and failed
@@ -35,15 +35,16 @@ class Tally:
         self.due: Set[int] = set()
         self._count_readers: Dict[Tuple[str, str], Readers] = {}
         self._stat_readers: Dict[Tuple[str, str, str], Readers] = {}
-        self._ensemble_readers: Dict[str, Readers] = {}
+        #: of metrics of no group, by the two words of their paths
+        self._groupless_readers: Dict[Tuple[str, str], Readers] = {}
         wanted: Dict[Tuple[str, str, str], Set[str]] = {}
         for group in self.groups:
             for state in _SHOWN_STATES:
                 for variable in _SHOWN_VARIABLES:
                     wanted[group, state, variable] = set(SHOWN)
         for metric, rules in reads.items():
-            if metric.stat == "ensemble":
-                self._ensemble_readers[metric.variable] = tuple(rules)
+            if metric.stat in GROUPLESS:
+                self._groupless_readers[metric.stat, metric.variable] = tuple(rules)
             elif metric.stat == "count":
                 self._count_readers[metric.group, metric.state] = tuple(rules)
             else:
@@ -51,7 +52,7 @@ class Tally:
                 wanted.setdefault(where, set()).add(metric.stat)
                 self._stat_readers[where] = tuple(sorted({*self._stat_readers.get(where, ()), *rules}))
         for metric in shows:
-            if metric.stat not in ("count", "ensemble"):
+            if metric.stat != "count" and metric.stat not in GROUPLESS:
                 wanted.setdefault((metric.group, metric.state, metric.variable), set()).add(metric.stat)
         self._wanted = wanted
         # made at the first value: of a thousand groups most have none yet
@@ -62,7 +63,7 @@ class Tally:
     @property
     def wants_heartbeat(self) -> bool:
         """Does a rule read what only a heartbeat can tell?"""
-        return bool(self.aged) or "elapsed" in self._ensemble_readers
+        return bool(self.aged) or ("ensemble", "elapsed") in self._groupless_readers
 
     def bump(self, group: str, state: str, by: int = 1) -> None:
         """Change a count."""
@@ -71,9 +72,9 @@ class Tally:
         if readers:
             self.due.update(readers)
 
-    def touch(self, variable: str) -> None:
-        """`ensemble.<variable>` has changed."""
-        readers = self._ensemble_readers.get(variable)
+    def touch(self, variable: str, of: str = "ensemble") -> None:
+        """`ensemble.<variable>`, or that of another one of GROUPLESS, has changed."""
+        readers = self._groupless_readers.get((of, variable))
         if readers:
             self.due.update(readers)
 
@@ -104,7 +105,7 @@ class Tally:
             self._feed(group, "", LEGACY_PENDING, age)
 
     def get(self, metric: Metric) -> Optional[float]:
-        """The value of a count or statistic, None while it has none. (`ensemble.` metrics are the engine's.)"""
+        """The value of a count or statistic, None while it has none. (Those of no group are `Values`'.)"""
         if metric.stat == "count":
             return self.counts[metric.group][metric.state]
         stats = self._stats.get((metric.group, metric.state, metric.variable))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How an ensemble is judged at its end: `failures`, `max_failures`, and what a rule or a user has decreed.
 
-A group whose failures a rule watches by name (`job-fail`, or `count.<group>.failed`) is in the file's
-own hands: its failures are not counted. A `job-fail` rule without a name watches every group.
+A group whose failures a rule watches by name (`job-fail`, or `count.<group>.failed` in a condition) is in the
+file's own hands: its failures are not counted. A `job-fail` rule without a name watches every group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRIGGER = {"success": "job-success", "failed": "job-fail", "cancelled": "job-can
 def watched(engine: Engine) -> FrozenSet[str]:
     """The groups whose failures the file handles itself."""
     groups = set()
-    for metric in engine.book.reads:
+    for metric in engine.book.judged:
         if metric.stat == "count" and metric.state == "failed":
             groups.add(metric.group)
     for rule in engine.spec.rules:

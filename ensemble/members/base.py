@@ -90,6 +90,9 @@ class Member(ABC):
     def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
         """The queue is going down: what was not sent yet is not sent any more."""
 
+    def hold(self, on: bool) -> None:  # noqa: B027 - a queue on this machine has no more to tell than it has slots
+        """While it is on, deliver as little as can be: the service cannot take it. Nothing is lost, it comes later."""
+
     @abstractmethod
     def close(self, ensemble: str) -> None:
         """Forget an ensemble: its jobs are no longer delivered, and are left as they are."""

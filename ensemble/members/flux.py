@@ -6,7 +6,8 @@ How it works. Requests leave on the caller's handle (`flux_requests.py`) as jobs
 delays no answer. Both handles share one reactor, which takes one message of each in turn. The host runs that reactor.
 
 Events are delivered as they come. Where there are many at once (the past of the journal) they queue, and each turn of
-the reactor delivers for `_SLICE` seconds, so that requests are answered in between.
+the reactor delivers for `_SLICE` seconds, so that requests are answered in between. They are those of our own jobs
+that have not ended; while the service cannot take events (`hold`) none are asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
-from ensemble.members.flux_journal import Journal
+from ensemble.members.flux_journal import LAST, Journal
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
@@ -37,8 +38,6 @@ _SLICE = 0.02
 _MAX_TEMPLATES = 256
 #: seconds for an answer
 _PATIENCE = 15.0
-#: the last event of a job
-_LAST = frozenset(("clean", "invalidate"))
 
 
 class _Ensemble:
@@ -95,13 +94,22 @@ class FluxMember(Member):
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
+        self._held = False
         #: jobs of recovered ensembles, and when each of these was last heard of, until the past was told
         self._known: Dict[str, Tuple[Dict[JobId, Key], float]] = {}
         #: those of the callers, by their clock; and our own
         self._timers = Timers(self.handle, clock, self._log)
         self._internal = Timers(self.handle, time.monotonic, self._log)
         self._journal = Journal(
-            journal, self._internal, self._log, self._pass_on, self._post, self._seen, self._ready, self._past
+            journal,
+            self._internal,
+            self._log,
+            self._pass_on,
+            self._post,
+            self._seen,
+            self._ready,
+            self._past,
+            self._missing,
         )
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
@@ -153,6 +161,22 @@ class FluxMember(Member):
     def freeze(self) -> None:
         """Send nothing more: the instance is going down."""
         self._requests.freeze()
+
+    def hold(self, on: bool) -> None:
+        """Deliver nothing while it is on: the job manager keeps what happens, and the journal is read again behind it.
+
+        What is left to wait here are answers to what was sent, and events that had come before.
+        """
+        if on == self._held:
+            return
+        self._held = on
+        if on:
+            self._journal.hold()
+        else:
+            self._journal.go_on()
+            if self._outbox and not self._draining:
+                self._draining = True
+                self._internal.after(0.0, self._drain)
 
     def close(self, ensemble: str) -> None:
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
@@ -219,11 +243,14 @@ class FluxMember(Member):
     def _tell_missing(self, ensemble: str, keys: Dict[JobId, Key], purged: bool) -> None:
         for id, key in keys.items():
             if purged:
-                reason = f"job {f58(id)} is not known to Flux any more, and whether it ran cannot be told"
-                self._post(ensemble, InDoubt(self._clock(), key, reason))
+                self._missing(ensemble, id, key)
             else:
                 self._post(ensemble, Lost(self._clock(), id, f"Flux has no job {f58(id)}, and has purged none"))
         self._post(ensemble, Recovered(self._clock()))
+
+    def _missing(self, ensemble: str, id: int, key: Key) -> None:
+        reason = f"job {f58(id)} is not known to Flux any more, and whether it ran cannot be told"
+        self._post(ensemble, InDoubt(self._clock(), key, reason))
 
     def _seen(self, key: Key, id: int) -> None:
         self._requests.seen(key, id)
@@ -243,24 +270,24 @@ class FluxMember(Member):
     def _post(self, ensemble: str, event: Event) -> None:
         """Deliver in a later turn of the reactor."""
         self._outbox.append((ensemble, event))
-        if not self._draining:
+        if not self._draining and not self._held:
             self._draining = True
             self._internal.after(0.0, self._drain)
 
     def _drain(self) -> None:
         until = time.monotonic() + _SLICE
         try:
-            while self._outbox and time.monotonic() < until:
+            while self._outbox and not self._held and time.monotonic() < until:
                 self._hand_over(*self._outbox.popleft())
         finally:
-            self._draining = bool(self._outbox)
+            self._draining = bool(self._outbox) and not self._held
             if self._draining:
                 self._internal.after(0.0, self._drain)
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
         if ensemble in self._open and self._deliver is not None:
             self._deliver(ensemble, event)
-        if isinstance(event, JobEvent) and event.name in _LAST:
+        if isinstance(event, JobEvent) and event.name in LAST:
             self._journal.forget(event.id)
 
 

@@ -20,6 +20,10 @@ What a stream brings before its sentinel (id -1) is the past:
 
 So an ensemble that has jobs already must be opened before `start`.
 
+A journal has no flow control, so who cannot take events must not listen: `hold` ends the streams, and the job manager
+keeps what happens; `go_on` opens them anew, and their past brings it. What a re-read past lacks was purged meanwhile:
+`on_past` is told of such jobs too. So memory grows with our jobs that have not ended, never with what others do.
+
 It has more than 400 lines, because streams, their past and the jobs in them are one state that no part owns alone.
 """
 
@@ -54,6 +58,8 @@ _PATIENCE = 30.0
 _LINGER = 10.0
 #: seconds for which a finished job is remembered by id; older ones are told by their time
 _SLACK = 5.0
+#: the last event of a job
+LAST = frozenset(("clean", "invalidate"))
 #: output files of ended jobs that are remembered
 _MAX_OUTPUTS = 1000
 
@@ -75,12 +81,13 @@ class _Watched:
 class _Job:
     """One of our jobs that is not clean yet."""
 
-    __slots__ = ("ensemble", "key", "last", "output", "watched")
+    __slots__ = ("clean", "ensemble", "key", "last", "output", "told", "watched")
 
     def __init__(self, ensemble: str, key: Key, output: Optional[str], watched: _Watched) -> None:
         self.ensemble = ensemble
-        #: None once `submit` was delivered
-        self.key: Optional[Key] = key
+        self.key = key
+        #: was its first event passed on, and its last?
+        self.told = self.clean = False
         self.output = output
         self.watched = watched
         #: time of its last event that was passed on
@@ -92,7 +99,8 @@ class Journal:
 
     `sink(ensemble, event)` gets each event, `past(ensemble, event)` those that come in bulk; `submitted(key, id)` hears of each new job first; `on_ready(ensemble)` is
     called once all that an ensemble asked for is being listened to; `on_past(ensemble, ids)` once the past of a
-    recovered ensemble was passed on, with those of its jobs that the journal does not have.
+    recovered ensemble was passed on, with those of its jobs that the journal does not have; `on_missing(ensemble, id, key)`
+    for each job that is not in a past that was read again.
     """
 
     def __init__(
@@ -105,6 +113,7 @@ class Journal:
         submitted: Callable[[Key, int], None],
         on_ready: Callable[[str], None],
         on_past: Callable[[str, Set[int]], None],
+        on_missing: Callable[[str, int, Key], None],
     ) -> None:
         self.handle = handle
         self._timers = timers
@@ -114,6 +123,7 @@ class Journal:
         self._submitted = submitted
         self._on_ready = on_ready
         self._on_past = on_past
+        self._on_missing = on_missing
         self._owner = owner_of(handle)
         self._open: Dict[str, _Watched] = {}
         self._known: Dict[int, _Job] = {}
@@ -122,6 +132,10 @@ class Journal:
         #: streams whose past is being gathered, and what of it is ours
         self._gathering: Set[int] = set()
         self._past: List[Tuple[float, int, int, _Job, JobEvent]] = []
+        #: (stream, job) to the latest time gathered
+        self._reached: Dict[Tuple[int, int], float] = {}
+        #: our jobs that a past was seen to have
+        self._there: Set[int] = set()
         #: streams whose past is of no interest
         self._skipping: Set[int] = set()
         #: when our latest event happened, and who was clean lately
@@ -138,6 +152,7 @@ class Journal:
         self._text = ffi.new("char *[1]")
         self._tag = ffi.new("uint32_t [1]")
         self._handler: Any = None
+        self._held = False
         self._stopped = False
 
     # What the member calls
@@ -206,6 +221,19 @@ class Journal:
         job = self._known.get(id)
         return job.output if job else self._outputs.get(id)
 
+    def hold(self) -> None:
+        """Listen no more until `go_on`."""
+        self._held = True
+        for tag in list(self._streams):
+            self._cancel(tag)
+        self._past.clear()
+
+    def go_on(self) -> None:
+        """Listen again, from where `hold` broke off."""
+        self._held = False
+        if self._handler is not None:
+            self._connect()
+
     def stop(self) -> None:
         """Listen no more."""
         self._stopped = True
@@ -221,8 +249,9 @@ class Journal:
     # Streams
 
     def _connect(self) -> None:
-        if self._stopped:
+        if self._stopped or self._held or self._streams:
             return
+        self._there.clear()
         # Without an open ensemble there is no past to ask for.
         full = bool(self._open)
         extra = self._wanted() - _BASE
@@ -291,6 +320,7 @@ class Journal:
         self._gathering.clear()
         self._skipping.clear()
         self._past.clear()
+        self._reached.clear()
         now = time.monotonic()
         if self._lost_since is None:
             self._lost_since = now
@@ -337,10 +367,16 @@ class Journal:
             if self._gathering:
                 return
             past, self._past = self._past, []
+            self._reached.clear()
             past.sort(key=lambda entry: entry[:2])
+            purged = [(id, job) for id, job in self._known.items() if id not in self._there and not job.clean]
+            self._there.clear()
             for _, _, id, job, event in past:
                 if self._known.get(id) is job:
                     self._pass_on(job, event, self._past_sink)
+            for id, job in purged:
+                self._on_missing(job.ensemble, id, job.key)
+                self.forget(id)
             for ensemble, watched in self._open.items():
                 if watched.ids is not None:
                     missing = watched.ids - watched.jobs
@@ -361,6 +397,8 @@ class Journal:
         job = self._known.get(id) or self._adopt(id, events, data.get("jobspec"))
         if job is None:
             return
+        if self._gathering:
+            self._there.add(id)
         for entry in events:
             t, name = entry["timestamp"], entry["name"]
             if name not in job.watched.names:
@@ -368,11 +406,13 @@ class Journal:
             context = entry.get("context") or {}
             if name == "alloc" and "R" in data:
                 context = {**context, "ranks": ranks_of(data["R"])}
-            event = JobEvent(t, id, name, context, job.key if name == "submit" else None)
+            event = JobEvent(t, id, name, context, job.key if name == "submit" and not job.told else None)
             if not self._gathering:
                 self._pass_on(job, event, self._sink)
             elif t > job.last:
-                self._past.append((t, len(self._past), id, job, event))
+                # a clock that was set back in between must not turn a job's events around
+                order = self._reached[tag, id] = max(t, self._reached.get((tag, id), t))
+                self._past.append((order, len(self._past), id, job, event))
 
     def _note_end(self, events: List[Dict[str, Any]]) -> None:
         ends = [entry["timestamp"] for entry in events if entry["name"] == "clean"]
@@ -383,7 +423,9 @@ class Journal:
         self._newest = max(self._newest, event.t)
         if event.key is not None:
             self._submitted(event.key, event.id)
-            job.key = None
+            job.told = True
+        if event.name in LAST:
+            job.clean = True
         sink(job.ensemble, event)
 
     def _adopt(self, id: int, events: List[Dict[str, Any]], jobspec: Any) -> Optional[_Job]:
@@ -403,7 +445,7 @@ class Journal:
             # it ended before the service did
             return None
         if self._gathering:
-            end = next((entry["timestamp"] for entry in events if entry["name"] in ("clean", "invalidate")), None)
+            end = next((entry["timestamp"] for entry in events if entry["name"] in LAST), None)
             if end is not None and end < self._newest - _SLACK:
                 return None
         job = _Job(key.ensemble, key, output_of(attributes["system"], id), watched)

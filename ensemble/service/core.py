@@ -28,8 +28,9 @@ from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Sin
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
-from ensemble.service.running import Running, Watcher
+from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
+from ensemble.service.watchers import Watcher
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
@@ -40,6 +41,8 @@ _REST = _FIRST + "23456789"
 _LENGTH = 6
 #: rows looked at in one go
 _ROWS = 10_000
+#: streams open at a time
+_WATCHERS = 1000
 
 
 class Service:
@@ -67,6 +70,8 @@ class Service:
         self._running: Dict[str, Running] = {}
         self._stored: Dict[str, Stored] = {}
         self._frozen: Optional[str] = None
+        #: the store is behind, and takes no more events
+        self._full = False
         self._keepalive: Optional[Timer] = None
         self._endpoints: Dict[str, Callable[[Any, Reply], None]] = {
             name: getattr(self, f"_on_{name}") for name in ENDPOINTS
@@ -86,6 +91,7 @@ class Service:
                 stored.status = damaged_status(stored)
             # what it took to get here is not needed again
             stored.snapshot, stored.events = None, []
+        self._store.pressure = self._hold
         self._member.start(self.deliver)
         for running in list(self._running.values()):
             engine = running.engine
@@ -105,6 +111,11 @@ class Service:
     def active(self) -> int:
         """Ensembles that have not ended."""
         return sum(running.engine.final is None for running in self._running.values())
+
+    @property
+    def watchers(self) -> int:
+        """Streams that are open."""
+        return sum(len(running.watchers) for running in self._running.values())
 
     def handle(self, endpoint: str, payload: Any, reply: Reply) -> None:
         """Answer one request, now or later. Never raises."""
@@ -142,7 +153,7 @@ class Service:
             for watcher in list(running.watchers):
                 if watcher.reply.caller == caller and payload in (None, watcher.payload):
                     running.watchers.remove(watcher)
-                    watcher.reply.end()
+                    watcher.end()
 
     def freeze(self, reason: str) -> None:
         """The instance is going down: take in no request that acts, and let no rule act any more."""
@@ -247,18 +258,15 @@ class Service:
     def _on_watch(self, payload: Any, reply: Reply) -> None:
         request = parse(Since, payload)
         stored, running = self._find(request.id)
+        if self.watchers >= _WATCHERS:
+            raise ServiceError(f"{_WATCHERS} streams are open, and there may be no more", errno.EMFILE)
+        watcher = Watcher(reply, request.since, payload)
         if running is not None:
-            running.watch(Watcher(reply, request.since, payload))
+            running.watch(watcher)
             self._arm_keepalive()
             return
-        since = request.since
-        while True:
-            records = self._store.records(stored.id, since, 500)
-            if not records:
-                break
-            since = records[-1]["seq"]
-            reply.send({"records": records})
-        reply.end()
+        watcher.tell(lambda since, most: self._store.records(stored.id, since, most))
+        watcher.end()
 
     def _on_log(self, payload: Any, reply: Reply) -> None:
         request = parse(Log, payload)
@@ -323,6 +331,7 @@ class Service:
                 "restarts": self._host.restarts,
                 "ensembles": len(self._stored),
                 "active": self.active,
+                "watchers": self.watchers,
                 "member": self._member.name,
                 "capabilities": sorted(self._member.capabilities),
             }
@@ -407,9 +416,22 @@ class Service:
                 raise NotFound(f"no ensemble has the id or name '{wanted}'; the verb 'list' shows those there are")
         return stored, self._running.get(stored.id)
 
+    def _hold(self, full: bool) -> None:
+        """The store has more to write than it should, or that is over."""
+        self._full = full
+        if full:
+            self._log(
+                syslog.LOG_WARNING, "the store is behind with its writing: events are held until it has caught up"
+            )
+        else:
+            self._log(syslog.LOG_NOTICE, "the store has caught up: events are taken again")
+        self._member.hold(full)
+
     def _may_act(self) -> None:
         if self._frozen is not None:
             raise ServiceError(f"nothing can be done now: {self._frozen}", errno.ESHUTDOWN)
+        if self._full:
+            raise ServiceError("nothing can be done now: the store is behind with its writing; try again", errno.EAGAIN)
 
     def _new_id(self) -> str:
         while True:

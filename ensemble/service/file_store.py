@@ -3,12 +3,11 @@
 
 Law of this file: a commit is one SQLite transaction in WAL mode; after a crash of the process, or a power cut, the
 file holds a prefix of the commits. What is submitted is written through to the disk (synchronous=FULL) before it is
-acknowledged; later commits survive the death of the process, and the disk has them at the next checkpoint. One
-process at a time writes a file: it holds a lock on `<rundir>/<id>/lock` from the creation to the end.
+acknowledged; later commits survive the death of the process, and the disk has them at the next checkpoint. Who
+writes a file holds a lock on `<rundir>/<id>/lock` from the creation to the end.
 
-A change that the disk refuses (it is full, say) is kept, with all that come behind it, and tried again until it is
-done; what comes after it in that ensemble waits. Only ensembles that were created here, or that `take` names, are
-loaded: others in the same folder belong to other processes.
+A change that the disk refuses (it is full, say) is kept, with all that come behind it in that ensemble, and tried
+again until it is done. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequenc
 
 from ensemble.errors import ServiceError
 from ensemble.members.guard import Log
-from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, sound
+from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, sound
 
 #: calls back after so many seconds
 Defer = Callable[[float, Callable[[], None]], object]
@@ -133,6 +132,7 @@ class FileStore(Store):
         def write(db: sqlite3.Connection) -> None:
             db.execute("insert or replace into kept values ('snapshot', ?)", (_dumps(list(snapshot)),))
             db.execute("delete from log where number <= ?", (snapshot.number,))
+            db.execute("delete from records where seq <= ?", (snapshot.seq - KEPT_RECORDS,))
 
         self._change(id, write, lambda error: None)
 

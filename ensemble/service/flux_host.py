@@ -32,7 +32,7 @@ from ensemble.errors import BadRequest, NoService, NotPermitted, ServiceError
 from ensemble.members.flux_facts import log_to
 from ensemble.members.guard import guarded
 from ensemble.service.core import Service
-from ensemble.service.protocol import ENDPOINTS, SERVICE, STREAMING, Reply
+from ensemble.service.protocol import ENDPOINTS, MAX_REQUEST, SERVICE, STREAMING, Reply
 
 #: why a run ended
 QUIT, SIGNALLED, SHUTDOWN, GONE, UNLOADED = "quit", "signal", "shutdown", "gone", "unloaded"
@@ -245,7 +245,7 @@ class FluxHost:
                     del self._streams[key]
                 self._service.disconnect(reply.caller)
             elif endpoint == "ping":
-                reply.send(self._pong(msg))
+                self._pong(reply, msg)
             elif endpoint == "watch-cancel":
                 self._cancel(self._service, reply, msg)
             else:
@@ -271,15 +271,20 @@ class FluxHost:
             self._streams[reply.caller, _matchtag(msg)] = reply, payload
         service.handle(endpoint, payload, reply)
 
-    def _pong(self, msg: Any) -> Dict[str, Any]:
-        """What `flux ping` expects, as libflux answers it for every broker module."""
+    def _pong(self, reply: FluxReply, msg: Any) -> None:
+        """Answer as `flux ping` expects it, and as libflux does for every broker module."""
+        try:
+            payload = _payload(msg)
+        except BadRequest as exc:
+            reply.error(exc.errno, f"'ping' needs a JSON object: {exc}")
+            return
         route = lib.flux_msg_route_string(msg.handle)
         try:
             hops = bytes(ffi.string(route)).decode("utf-8", "replace") if route else ""
         finally:
             lib.free(route)
         who = {"userid": msg.userid, "rolemask": msg.rolemask, "rank": self.handle.get_rank()}
-        return {**_payload(msg), "route": f"{hops}!{SERVICE}", **who}
+        reply.send({**payload, "route": f"{hops}!{SERVICE}", **who})
 
     def _cancel(self, service: Service, reply: FluxReply, msg: Any) -> None:
         try:
@@ -361,6 +366,9 @@ def _matchtag(msg: Any) -> int:
 
 def _payload(msg: Any) -> Dict[str, Any]:
     """The JSON object that a request carries. Raises BadRequest with the errno to answer."""
+    size = ffi.new("size_t [1]")
+    if lib.flux_msg_get_payload(msg.handle, ffi.NULL, size) == 0 and size[0] > MAX_REQUEST:
+        raise BadRequest(f"this payload has more than {MAX_REQUEST >> 20} MiB", errno.EMSGSIZE)
     try:
         text = msg.payload_str
     except (OSError, UnicodeDecodeError):

@@ -12,6 +12,10 @@ Law of this file: one transaction at a time is on its way, for all ensembles tog
 up the next one; so a busy instance pays one round trip for many events. Lines are appended, and a segment is closed
 after SEGMENT appends, because the KVS rewrites a key's list of blobs at every append. A transaction that fails is
 sent again until it is done; if it was done all the same, its lines stand there twice, and the numbers tell.
+What waits is counted in bytes: from FULL on the store asks for no more events, until it is down to EASY. What the
+KVS holds of one ensemble is bounded too: of the records the last KEPT_RECORDS and what else is in their first
+segment, of the log what came after the last snapshot, and a row for each job that has ended. (Flux itself reclaims no
+space on disk while the instance runs.)
 Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
@@ -29,7 +33,7 @@ import flux.kvs
 from flux.core.inner import ffi, raw
 
 from ensemble.members.guard import guarded
-from ensemble.service.store import Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
+from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
 #: version of the form; a greater one was written by a newer release
@@ -44,6 +48,8 @@ _RECENT = 2000
 _RETRY = (0.2, 10.0)
 #: bytes of one transaction; what is beyond waits for the next
 _BYTES = 4 << 20
+#: bytes of commits that wait, from which on there may be no more; and down to which
+FULL, EASY = 16 << 20, 4 << 20
 #: seconds given to `close` for what is on its way
 _LAST = 5.0
 
@@ -64,6 +70,8 @@ class _Change(NamedTuple):
 
     puts: Tuple[_Put, ...]
     done: Callable[[Optional[str]], None]
+    #: bytes of the event that it keeps
+    size: int = 0
     #: durable before it is done, and refused rather than tried again
     sync: bool = False
 
@@ -88,6 +96,13 @@ class _Segments:
         if not self.first or self.first[-1] != number:
             self.first.append(number)
         self._appends = 0
+
+    def outdated(self, number: int) -> List[str]:
+        """Forget the segments that hold nothing from that number on; their keys."""
+        keys = []
+        while len(self.first) > 1 and self.first[1] <= number:
+            keys.append(f"{self.path}.{self.first.pop(0)}")
+        return keys
 
     def holding(self, number: int) -> Iterator[str]:
         """Keys from the one that holds that number, in order."""
@@ -125,6 +140,9 @@ class KvsStore(Store):
         self._sent: List[_Change] = []
         self._delay = _RETRY[0]
         self._timer: Any = None
+        #: bytes of commits that are not done
+        self._size = 0
+        self._full = False
 
     # ---- writing
 
@@ -148,6 +166,8 @@ class KvsStore(Store):
         if commit.records:
             lines = "".join(_dumps(record) + "\n" for record in commit.records)
             puts.append(_Put(kept.records.key(commit.records[0]["seq"]), lines, append=True))
+            old = kept.records.outdated(commit.records[-1]["seq"] - KEPT_RECORDS + 1)
+            puts.extend(_Put(key, None) for key in old)
         if commit.rows:
             begin = kept.row_next
             lines = "".join(_dumps([begin + place, row]) + "\n" for place, row in enumerate(commit.rows))
@@ -159,7 +179,7 @@ class KvsStore(Store):
             kept.row_count += len(commit.rows)
             done(error)
 
-        self._change(_Change(tuple(puts), committed))
+        self._change(_Change(tuple(puts), committed, sum(len(put.value or "") for put in puts)))
 
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         kept = self._kept[id]
@@ -197,8 +217,12 @@ class KvsStore(Store):
 
     def _change(self, change: _Change) -> None:
         self._waiting.append(change)
+        self._size += change.size
         if not self._sent:
             self._send()
+        if self._size > FULL and not self._full:
+            self._full = True
+            guarded(self._log, self.pressure)(True)
 
     def _send(self) -> None:
         size = 0
@@ -260,11 +284,15 @@ class KvsStore(Store):
     def _tell(self, error: Optional[str]) -> None:
         """Tell those whose changes were sent what became of them, and send the next ones."""
         sent, self._sent = self._sent, []
+        self._size -= sum(change.size for change in sent)
         for change in sent:
             # what one makes of it must not keep it from the others
             guarded(self._log, change.done)(error)
         if self._waiting and not self._sent:
             self._send()
+        if self._full and self._size <= EASY:
+            self._full = False
+            guarded(self._log, self.pressure)(False)
 
     def _failed(self, exc: OSError) -> None:
         if any(change.sync for change in self._sent):
@@ -301,7 +329,6 @@ class KvsStore(Store):
         if version > FORMAT:
             raise ValueError(f"a newer release wrote it in format {version}; this one reads up to {FORMAT}")
         stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
-        snapshot = self._json(f"{kept.path}.snapshot")
         for segments in (kept.log, kept.records, kept.rows):
             segments.first = sorted(int(name) for name in self._list(segments.path))
         if kept.records.first:
@@ -316,6 +343,7 @@ class KvsStore(Store):
         if stored.status is not None and stored.status["state"] != "halted":
             return stored
         number = 0
+        snapshot = self._json(f"{kept.path}.snapshot")
         if snapshot is not None:
             stored.snapshot = Snapshot(snapshot["number"], snapshot["seq"], snapshot["state"])
             number = snapshot["number"]
@@ -350,6 +378,19 @@ class KvsStore(Store):
         last = kept.recent[-1]["seq"]
         lines = self._numbered(kept.records.holding(since + 1), _seq)
         return list(islice((record for record in lines if since < record["seq"] <= last), max))
+
+    def measure(self, id: str) -> Dict[str, int]:
+        """Bytes that the KVS holds of an ensemble, by kind, and how many keys. Reads all of it. Raises OSError."""
+        path = f"{ROOT}.{id}"
+        found: Dict[str, int] = {"keys": 0}
+        for kind in ("given", "snapshot", "end", "log", "records", "rows"):
+            keys = [f"{path}.{kind}"]
+            if kind in ("log", "records", "rows"):
+                keys = [f"{path}.{kind}.{name}" for name in self._list(f"{path}.{kind}")]
+            texts = [text for text in map(self._lookup, keys) if text is not None]
+            found[kind] = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
+            found["keys"] += len(texts)
+        return found
 
     def _numbered(self, keys: Iterable[str], number: Callable[[Any], int]) -> Iterator[Any]:
         """The lines of these keys that can be read, each once."""

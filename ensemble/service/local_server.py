@@ -32,10 +32,8 @@ from ensemble.errors import NotPermitted, ServiceError
 from ensemble.members.guard import Log, guarded
 from ensemble.service.core import Service
 from ensemble.service.local_client import socket_dir
-from ensemble.service.protocol import ENDPOINTS, STREAMING, Reply
+from ensemble.service.protocol import ENDPOINTS, MAX_REQUEST, STREAMING, Reply
 
-#: bytes of one request
-MAX_LINE = 4 << 20
 #: bytes that a stream's client may leave unread
 MAX_UNREAD = 4 << 20
 #: unread bytes from which on the client's requests wait
@@ -215,8 +213,8 @@ class Connection(asyncio.Protocol):
     def _take_lines(self) -> None:
         while not self._paused and self._transport is not None and not self._transport.is_closing():
             end = self._buffer.find(b"\n", self._searched)
-            if end > MAX_LINE or (end < 0 and len(self._buffer) > MAX_LINE):
-                self.refuse(errno.EMSGSIZE, f"a request may have {MAX_LINE >> 20} MiB; this one is longer")
+            if end > MAX_REQUEST or (end < 0 and len(self._buffer) > MAX_REQUEST):
+                self.refuse(errno.EMSGSIZE, f"a request may have {MAX_REQUEST >> 20} MiB; this one is longer")
                 return
             if end < 0:
                 self._searched = len(self._buffer)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What clients and service say to each other, whatever carries it (Flux RPC, or the local socket).
 
-A request is an endpoint and a JSON object. The answer is a JSON object, or an errno and a sentence. `watch` alone
-answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest ensemble of that name).
-Times are seconds since the epoch, None until they are known.
+A request is an endpoint and a JSON object of MAX_REQUEST bytes at most. The answer is a JSON object, or an errno and
+a sentence. `watch` alone answers with a stream. `ID` below is an id, a unique prefix of one, or a name (the latest
+ensemble of that name). Times are seconds since the epoch, None until they are known.
 
 submit  {text, file, files?: {NAME: text}, submitter: {environment, cwd, umask, rlimits}}
         -> {id, name, warnings: [str]}
@@ -15,7 +15,9 @@ jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}
         In order of submission; where more than 10000 have ended these come first, in the order in which they did.
 watch   {id: ID, since?: 0} -> stream of {records: [RECORD, ...]}
         Records with seq > since, then new ones as they come; an empty list every KEEPALIVE seconds; the stream ends
-        (ENODATA) after the record of the final state. A watcher that cannot keep up gets EOVERFLOW.
+        (ENODATA) after the record of the final state. One request buys WATCH_RECORDS records and WATCH_MESSAGES
+        messages; then the stream is cut (EOVERFLOW), and who has read them asks again with `since`. Where the oldest
+        records are not kept any more, the first one's seq is greater than since + 1.
 log     {id: ID, since?: 0, max?: 1000} -> {records: [RECORD, ...], last}
 cancel  {id: ID} -> {id, state}
 pause   {id: ID} -> {id, state}
@@ -24,12 +26,12 @@ purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
         Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
         those that ended less than `older_than` seconds ago and the `keep` that ended last.
 stats   {} -> {host: process|module|local, pid, supervisor_pid, version, t_start, restarts, ensembles, active,
-               member, capabilities}
+               watchers, member, capabilities}
 quit    {} -> {}                                      answered, then the service ends
 
 SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
 STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
-                     rules: [{id, trigger, fired, remaining, state, error}], variables: {}}
+                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value}}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
         failed. A metric without a value is left out.
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
@@ -61,8 +63,13 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 SERVICE = "ensemble"
 ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "purge", "stats", "quit")
 STREAMING = ("watch",)
+#: bytes of one request
+MAX_REQUEST = 4 << 20
 #: seconds between two signs of life of a watch stream
 KEEPALIVE = 2.0
+#: what one request to watch buys at most: records, and messages (signs of life included)
+WATCH_RECORDS = 2000
+WATCH_MESSAGES = 200
 ENDS = ("complete", "failed", "cancelled", "halted")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import syslog
 import traceback
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
@@ -30,8 +29,8 @@ from ensemble.engine.events import (
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
-from ensemble.service.protocol import Reply
 from ensemble.service.store import Commit, Snapshot, Store
+from ensemble.service.watchers import Watcher, is_end
 
 #: seconds for which records are gathered before they go to the watchers
 _GATHER = 0.05
@@ -39,24 +38,11 @@ _GATHER = 0.05
 _PICTURE = 0.5
 #: events after which the engine's state is kept, so that a restart need not replay them
 _SNAPSHOT = 500
-#: records in one message of a watch stream
-_MESSAGE = 500
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
 
 
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
-
-
-@dataclass
-class Watcher:
-    """One `watch` stream."""
-
-    reply: Reply
-    #: seq of the last record sent
-    since: int
-    #: what the caller sent, to match a `watch-cancel`
-    payload: Any = None
 
 
 class Running:
@@ -178,7 +164,7 @@ class Running:
         self.seq += len(records)
         self.number += 1
         # a halted one may be resumed and halt again, by one event or before the first end is kept
-        ended = self.number if any(_is_end(record) for record in records) else -1
+        ended = self.number if any(is_end(record) for record in records) else -1
         self._last = max(self._last, ended)
         self.over = self.over and self.engine.final is not None
         self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
@@ -276,7 +262,7 @@ class Running:
         self._timers.clear()
         self._flush = None
         for watcher in self.watchers:
-            watcher.reply.error(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
+            watcher.cut(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
         self.watchers.clear()
 
     # ---- what people see
@@ -326,7 +312,7 @@ class Running:
                 }
                 for rule in engine.book.rules
             ],
-            "variables": {},
+            "variables": dict(engine.variables),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:
@@ -378,38 +364,25 @@ class Running:
         return {"seq": self.seq, "t": now, "type": "metric", "groups": groups}
 
     def _send(self, watcher: Watcher, picture: Optional[Dict[str, Any]] = None) -> None:
-        while True:
-            records = self._store.records(self.id, watcher.since, _MESSAGE)
-            if records:
-                watcher.since = records[-1]["seq"]
-            last = len(records) < _MESSAGE
-            # the picture goes before the record of the end, which closes the stream
-            if last and picture is not None:
-                if records and _is_end(records[-1]):
-                    end = records[-1]
-                    records = [*records[:-1], {**picture, "seq": end["seq"] - 1}, end]
-                else:
-                    records = [*records, picture]
-            if records:
-                watcher.reply.send({"records": records})
-            if last:
-                return
+        watcher.tell(lambda since, most: self._store.records(self.id, since, most), picture)
+        self._let_go(watcher)
+
+    def _let_go(self, watcher: Watcher) -> None:
+        if not watcher.open and watcher in self.watchers:
+            self.watchers.remove(watcher)
 
     def _end_streams(self) -> None:
         if not self.over:
             return
         for watcher in self.watchers:
-            watcher.reply.end()
+            watcher.end()
         self.watchers.clear()
 
     def keepalive(self) -> None:
         """Show the watchers that the service lives."""
-        for watcher in self.watchers:
-            watcher.reply.send({"records": []})
-
-
-def _is_end(record: Dict[str, Any]) -> bool:
-    return record["type"] == "state" and record.get("state") in ("complete", "failed", "cancelled", "halted")
+        for watcher in list(self.watchers):
+            watcher.keepalive()
+            self._let_go(watcher)
 
 
 def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:

@@ -6,6 +6,7 @@ event there is one `commit`: the event, what it caused, the lines it wrote and t
 or nothing. Actions are performed only after their commit is done. A store answers by callback, `done(None)` or
 `done(sentence)`, from the event loop or at once; commits of one ensemble are done in the order they were made. A
 commit that fails is tried again until it is done: nothing happens to that ensemble meanwhile, and nothing is lost.
+What waits so is bounded: a store that has too much of it says so (`pressure`), and takes it back once it has less.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ Done = Callable[[Optional[str]], None]
 #: what a final status has at least
 STATUS = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables")
 
-#: lines of log kept of one ensemble by `MemoryStore`
-_LINES = 100_000
+#: records kept of one ensemble, at least: the oldest go first, a segment at a time. Rows stay, one a finished job
+#: (`limits: max_jobs` bounds them), and the log of events is cut at each snapshot
+KEPT_RECORDS = 100_000
 
 
 class Commit(NamedTuple):
@@ -70,6 +72,9 @@ class Stored:
 
 class Store(ABC):
     """Keeps what must outlive the service."""
+
+    #: called with True when more commits wait than should, and with False once that is over
+    pressure: Callable[[bool], None] = staticmethod(lambda full: None)
 
     @abstractmethod
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
@@ -123,7 +128,7 @@ class MemoryStore(Store):
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
         self._stored[id] = Stored(id, given)
         self._rows[id] = []
-        self._records[id] = deque(maxlen=_LINES)
+        self._records[id] = deque(maxlen=KEPT_RECORDS)
         done(None)
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:

@@ -10,7 +10,8 @@ import math
 from collections import Counter
 from typing import Collection, Dict, List, Optional, Set, Tuple
 
-from ensemble.spec import condition, metrics
+from ensemble.spec import condition, metrics, reading
+from ensemble.spec.expression import Expression
 from ensemble.spec.faults import Report, listed
 from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
 from ensemble.spec.reader import Node
@@ -60,7 +61,7 @@ class _Advice:
                 told.add(job.name)
                 self._report.warn(node.get("name") or node, f"no rule submits the group '{job.name}'")
         begins = any(rule.trigger in _FIRST and _groups(rule) for rule in self._spec.rules)
-        begins = begins or any(_reads_ensemble(rule, self._groups) and _groups(rule) for rule in self._spec.rules)
+        begins = begins or any(_begins(rule, self._groups) and _groups(rule) for rule in self._spec.rules)
         if self._submitted and not begins:
             message = "every rule that submits waits for something that jobs do, so no job is ever submitted"
             self._report.warn(self._root.key("rules"), message, expected="a rule on start that submits a group")
@@ -84,14 +85,20 @@ class _Advice:
             )
 
     def _equality(self, node: Node, rule: Rule) -> None:
-        if rule.trigger != "metric" or rule.name is None or rule.when is None:
+        """A measured time that is compared for equality."""
+        if rule.when is None:
             return
-        compiled = condition.compile(rule.when)
-        stat, _, _, variable = metrics.parse(rule.name, self._groups)
-        counted = stat in ("count", "n") or (stat == "ensemble" and variable != "elapsed")
-        if compiled is not None and compiled.op == "==" and not counted:
-            message = f"{rule.name} is a measured time, which hardly ever equals {compiled.value:g}"
-            self._report.warn(node.get("when") or node, message, expected=f'a comparator, as in "> {compiled.value:g}"')
+        compiled = condition.compile(rule.when, self._groups, rule.trigger, rule.name)
+        pairs: List[Tuple[str, metrics.Metric, float]] = []
+        if isinstance(compiled, Expression):
+            pairs = [(one.path, one.metric, one.number) for one in compiled.equalities if one.sign == "=="]
+        elif compiled is not None and compiled.op == "==":
+            pairs = [(rule.name or "", metrics.parse(rule.name or "", self._groups), compiled.number)]
+        for path, metric, number in pairs:
+            if not _whole(metric):
+                message = f"{path} is a measured time, which hardly ever equals {number:g}"
+                expected = f'a comparator, as in "> {number:g}"'
+                self._report.warn(node.get("when") or node, message, expected=expected)
 
     def _actions(self, node: Node, rule: Rule) -> None:
         actions = node.get("actions")
@@ -110,7 +117,7 @@ class _Advice:
         for node, rule in zip(self._nodes, self._spec.rules):
             if rule.repetitions is not None:
                 continue
-            if rule.trigger == "heartbeat" and _groups(rule):
+            if rule.trigger == "heartbeat" and rule.when is None and _groups(rule):
                 self._report.warn(
                     node.get("trigger") or node,
                     "this rule submits at every heartbeat and has no end",
@@ -145,20 +152,30 @@ def _groups(rule: Rule) -> List[str]:
     return [action.label for action in rule.actions if action.name == "submit" and action.label is not None]
 
 
-def _reads_ensemble(rule: Rule, groups: Collection[str]) -> bool:
-    return rule.trigger == "metric" and metrics.parse(rule.name or "", groups).stat == "ensemble"
+def _whole(metric: metrics.Metric) -> bool:
+    """Is it counted, or set by the file's own rules, and no measured time?"""
+    return metric.stat in ("count", "n", "var") or (metric.stat == "ensemble" and metric.variable != "elapsed")
+
+
+def _begins(rule: Rule, groups: Collection[str]) -> bool:
+    """Can a rule on a metric fire before there is a job?"""
+    return any(metric.stat in metrics.GROUPLESS for metric in reading.wakes(rule, groups))
 
 
 def _source(rule: Rule, groups: Collection[str]) -> Optional[str]:
     """The group whose jobs make the rule fire, whatever becomes of them; _ANY, or None where it has a condition."""
+    if rule.when is not None:
+        return None
     if rule.trigger in JOB_TRIGGERS and rule.trigger not in _FATES:
         return rule.name or _ANY
     if rule.trigger == "group-complete":
         return rule.name or _ANY
     if rule.trigger == "idle":
         return _ANY
-    if rule.trigger == "metric" and rule.when is None:
-        return metrics.parse(rule.name or "", groups).group
+    if rule.trigger == "metric":
+        metric = metrics.parse(rule.name or "", groups)
+        # who sets a variable, and when, is the file's own plan
+        return None if metric.stat == "var" else metric.group
     return None
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What needs two places of a file at once: labels, names, metric paths, conditions, the keys of an action.
+"""What needs two places of a file at once: labels, names, metric paths, the keys of an action.
+
+What is computed, conditions and expressions, is looked at in `computed.py`.
 
 `check` walks the tree, not the models, so that a fault in one place hides none in another. It is silent where a
 value has the wrong shape, since the models tell that, and about groups where it cannot know them all.
@@ -7,16 +9,18 @@ value has the wrong shape, since the models tell that, and about groups where it
 
 from __future__ import annotations
 
-import re
-from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from ensemble.spec import condition, metrics, units
+from ensemble.spec import metrics, reading, units
+from ensemble.spec.computed import Computed
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
+#: variables that only heartbeats feed
+_AGES = ("waiting", metrics.LEGACY_PENDING)
 #: seconds; a shorter period would leave no time for anything else
 SHORTEST = 0.01
 
@@ -31,18 +35,10 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "log": (("value",), ()),
     "enable": (("label",), ()),
     "disable": (("label",), ()),
+    "set": (("label", "value"), ()),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
-
-#: a path in the braces of a `log` line; braces around anything else stay as they are
-_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]*)\}")
-
-
-def log_paths(line: str) -> Iterator[Tuple[int, str]]:
-    """The metric paths in the braces of a `log` line, each with its offset."""
-    for match in _BRACES.finditer(line):
-        yield match.start(1), match.group(1)
 
 
 def heartbeat_period(spec: Spec) -> float:
@@ -58,20 +54,12 @@ def heartbeat_period(spec: Spec) -> float:
     for rule in spec.rules:
         if rule.trigger == "heartbeat" and not rule.every:
             return HEARTBEAT
-        paths = [rule.name or ""] if rule.trigger == "metric" else []
-        if paths == ["ensemble.elapsed"]:
+        waking = reading.wakes(rule, groups)
+        if any(metric.stat == "ensemble" and metric.variable == "elapsed" for metric in waking):
             return HEARTBEAT
-        paths += [path for a in rule.actions if a.name == "log" for _, path in log_paths(str(a.value))]
-        if any(_ages(path, groups) for path in paths):
+        if any(metric.variable in _AGES and metric.group for metric in (*waking, *reading.looks(rule, groups))):
             return HEARTBEAT
     return 0.0
-
-
-def _ages(path: str, groups: Collection[str]) -> bool:
-    try:
-        return metrics.parse(path, groups).variable in ("waiting", metrics.LEGACY_PENDING)
-    except metrics.PathError:
-        return False
 
 
 def check(root: Node, report: Report) -> None:
@@ -112,6 +100,7 @@ class _Check:
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
         self._ids: Dict[str, Node] = {}
+        self._computed = Computed(root, report, self._groups)
 
     def run(self) -> None:
         for section, node in (("jobs", self._jobs), ("rules", self._rules)):
@@ -121,6 +110,7 @@ class _Check:
             if item.kind == "map":
                 self._job(item)
         rules = [item for item in (self._rules.items if self._rules else ()) if item.kind == "map"]
+        self._computed.variables()
         for item in rules:
             self._id(item)
         for item in rules:
@@ -162,7 +152,7 @@ class _Check:
         actions = rule.get("actions")
         for action in actions.items if actions else ():
             if action.kind == "map":
-                self._action(action)
+                self._action(action, trigger if trigger in TRIGGERS else None)
 
     def _word(self, node: Node, name: str, kind: str, known: Collection[str]) -> bool:
         if name in known:
@@ -191,7 +181,7 @@ class _Check:
         name = word(node)
         if node is not None and name is not None:
             if trigger == "metric":
-                self._path(node, name, self._inside(node), 0)
+                self._computed.metric(node, name)
             elif trigger in JOB_TRIGGERS or trigger == "group-complete":
                 self._group(node, name)
             elif trigger == "end" and name not in END_STATES:
@@ -200,7 +190,11 @@ class _Check:
             self._report.add(
                 rule, "a rule on a metric has no name", expected="name: the metric's path, as in count.GROUP.success"
             )
-        self._when(rule, trigger)
+        self._computed.when(rule, trigger, name)
+        keep = rule.get("keep_alive")
+        if keep is not None and keep.value is True and trigger == "end":
+            message = "a rule on the end cannot keep the ensemble from ending"
+            self._report.add(rule.key("keep_alive"), message, expected="keep_alive with another trigger")
         for key, owner in (("after", "timer"), ("every", "heartbeat")):
             if key in rule.value and trigger != owner:
                 self._report.add(
@@ -226,48 +220,7 @@ class _Check:
         if seconds < SHORTEST and not (off and seconds == 0):
             self._report.add(node, f"the period {shown(node.text)} is too short", value=node.text, expected=expected)
 
-    def _when(self, rule: Node, trigger: str) -> None:
-        node = rule.get("when")
-        if node is None or node.kind != "scalar" or node.value is None or isinstance(node.value, bool):
-            return
-        try:
-            condition.compile(node.value)
-        except condition.NotYet:
-            self._report.add(node, "expressions are not supported yet", value=node.text, expected=condition.EXPECTED)
-            return
-        except ValueError as exc:
-            expected = str(exc)[len("expected ") :]
-            self._report.add(node, f"when cannot be {node}", value=node.text, expected=expected)
-            return
-        if trigger != "metric":
-            message = f"when compares a metric, and a rule on {trigger} has none"
-            self._report.add(node, message, value=node.text, expected="trigger: metric, or no when")
-
-    def _path(self, node: Node, path: str, inside: Optional[int], offset: int) -> None:
-        """`offset` is where in the node the path begins, `inside` what `_inside` says of the node."""
-        try:
-            metrics.parse(path, self._groups)
-        except metrics.PathError as error:
-            exc = error
-            self._report.add(
-                node,
-                exc.message,
-                offset=0 if inside is None else inside + offset + exc.offset,
-                value=path,
-                expected=exc.expected,
-                suggestion=lambda: exc.suggestion,
-            )
-
-    def _inside(self, node: Node) -> Optional[int]:
-        """How far the text of a scalar begins behind its position; None where it is not written as it reads."""
-        line = self._report.lines[node.line - 1] if node.line <= len(self._report.lines) else ""
-        for quote in (0, 1):
-            start = node.column - 1 + quote
-            if line.startswith(node.text, start):
-                return quote
-        return None
-
-    def _action(self, action: Node) -> None:
+    def _action(self, action: Node, trigger: Optional[str]) -> None:
         node = action.get("name")
         name = word(node)
         if node is None or name is None or not self._word(node, name, "action", ACTIONS):
@@ -275,7 +228,7 @@ class _Check:
         needs, takes = KEYS[name]
         for key in needs:
             if key not in action.value and not misspelt(action, key, list(Action.model_fields)):
-                self._report.add(node, f"{name} has no {key}", expected=f"{key}: {self._wanted(name)}")
+                self._report.add(node, f"{name} has no {key}", expected=f"{key}: {self._wanted(name, key)}")
         for key in action.value:
             if key == "name" or key in needs or key in takes or key not in Action.model_fields:
                 continue
@@ -297,26 +250,17 @@ class _Check:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
-        if name == "log":
-            self._line(action.get("value"))
+        self._computed.action(action, name, trigger)
 
-    def _wanted(self, action: str) -> str:
+    def _wanted(self, action: str, key: str) -> str:
         if action == "log":
             return "the line"
+        if action == "set":
+            return "the name of a variable" if key == "label" else "a number, a string, true, false, or an expression"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)
         return ("a group" + (f" ({groups})" if groups else "")) + ("" if action == "submit" else ", or all")
-
-    def _line(self, node: Optional[Node]) -> None:
-        if node is None:
-            return
-        if node.kind != "scalar":
-            self._report.add(node, f"value cannot be {node}", expected="a line of text")
-            return
-        inside = self._inside(node)
-        for offset, path in log_paths(node.text):
-            self._path(node, path, inside, offset)
 
 
 def settle(spec: Spec, root: Node, report: Report) -> Spec:
@@ -339,7 +283,8 @@ def settle(spec: Spec, root: Node, report: Report) -> Spec:
                 continue
             for job in groups[action.label or ""]:
                 nodes, tasks = action.nodes or job.nodes, action.tasks or job.tasks
-                if nodes is not None and tasks is not None and tasks < nodes:
+                # where an expression has a hand in it, the firing tells
+                if isinstance(nodes, int) and isinstance(tasks, int) and tasks < nodes:
                     at = place.key("nodes" if action.nodes is not None else "tasks")
                     expected = f"tasks: {nodes} or more, or fewer nodes"
                     report.add(at, f"{tasks} tasks cannot fill {nodes} nodes", expected=expected)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What stands behind `when`: a number (equality), or a comparator and a number, for the rule's own metric.
+"""What stands behind `when`.
 
-A comparison with no value is false, never an error.
+On a rule on a metric: a number (equality), or a text that begins with a comparator and speaks of the rule's own
+metric. On any rule: an expression. A condition that has no value does not hold.
 """
 
 from __future__ import annotations
@@ -9,9 +10,17 @@ from __future__ import annotations
 import math
 import operator
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Collection, Dict, NamedTuple, Optional, Union
 
-_COMPARE: Dict[str, Callable[[float, float], bool]] = {
+from ensemble.spec import expression
+from ensemble.spec.arithmetic import STRING
+from ensemble.spec.expression import Expression
+from ensemble.spec.faults import shown
+from ensemble.spec.metrics import Metric, PathError, parse
+from ensemble.spec.models import WHEN
+from ensemble.spec.tokens import ExpressionError
+
+_COMPARE: Dict[str, Callable[[Any, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -20,54 +29,90 @@ _COMPARE: Dict[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
 }
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_COMPARATOR = re.compile(rf"\s*(?P<op><=|>=|==|!=|<|>|=)\s*(?P<number>{_NUMBER})\s*")
-#: what may stand behind `when`
-EXPECTED = 'a number, or a comparator and a number such as "> 5"'
-_STARTS = re.compile(r"\s*[<>=!]")
+_BARE = re.compile(rf"\s*{_NUMBER}\s*", re.ASCII)
+_COMPARATOR = re.compile(r"\s*(?P<op><=|>=|==|!=|<(?!>)|>|=(?![<>]))(?P<rest>.*)", re.ASCII | re.DOTALL)
 
 
 class Condition(NamedTuple):
-    """A compiled condition on one metric."""
+    """A number that the rule's own metric is compared with: what most conditions are, at the least cost."""
 
     op: str
-    value: float
+    number: float
 
-    def holds(self, x: Optional[float]) -> bool:
-        """Does it hold for this value of the metric? None, no value yet, is false."""
-        return x is not None and _COMPARE[self.op](x, self.value)
+    def holds(self, x: Any) -> bool:
+        """Does it hold for this value of the metric? None, no value, is false, and so is what is no number."""
+        return (type(x) is int or type(x) is float) and _COMPARE[self.op](x, self.number)
 
     def __str__(self) -> str:
-        return f"{self.op} {self.value:g}"
+        return f"{self.op} {self.number:g}"
 
 
-class NotYet(ValueError):
-    """An expression: part of the language, not carried out by this release."""
+def compile(
+    when: Any, groups: Collection[str], trigger: str, name: Optional[str] = None
+) -> Union[Condition, Expression, None]:
+    """The condition of a rule on that trigger, None where it has none; `name` is a metric rule's metric.
 
-
-def compile(when: Any) -> Optional[Condition]:
-    """The condition of a metric rule, None where the rule has none. Raises ValueError with what was expected."""
+    Raises ExpressionError, with an offset into the text.
+    """
     if when is None:
         return None
     if isinstance(when, bool) or not isinstance(when, (int, float, str)):
-        raise ValueError(f"expected {EXPECTED}")
-    if isinstance(when, (int, float)):
-        value = _finite(when)
-        return Condition("==", value)
-    match = _COMPARATOR.fullmatch(when)
-    if match:
-        return Condition("==" if match["op"] == "=" else match["op"], _finite(match["number"]))
-    if re.fullmatch(rf"\s*{_NUMBER}\s*", when):
+        raise ExpressionError(f"when cannot be {shown(when)}", 0, WHEN)
+    comparator = _COMPARATOR.match(when) if isinstance(when, str) else None
+    bare = not isinstance(when, str) or bool(_BARE.fullmatch(when))
+    if trigger != "metric" and (bare or comparator):
+        message = f"when compares a metric, and a rule on {trigger} has none"
+        raise ExpressionError(message, 0, 'an expression with both sides, as in "count.GROUP.failed > 2"')
+    if bare:
         return Condition("==", _finite(when))
-    if _STARTS.match(when):
-        raise ValueError('expected a number behind the comparator, as in "> 5" or "<= -0.5"')
-    raise NotYet(f"expressions are not supported yet; expected {EXPECTED}")
+    if comparator and _BARE.fullmatch(comparator["rest"]):
+        op = "==" if comparator["op"] == "=" else comparator["op"]
+        return Condition(op, _finite(comparator["rest"], comparator.start("rest")))
+    assert isinstance(when, str)
+    if comparator:
+        return _of_own_metric(when, comparator, groups, trigger, name)
+    return _truth(expression.compile(when, groups, trigger))
 
 
-def _finite(number: Any) -> float:
+def _of_own_metric(
+    when: str, comparator: re.Match[str], groups: Collection[str], trigger: str, name: Optional[str]
+) -> Expression:
+    """`> var.n`: the rule's metric stands before it."""
+    try:
+        parse(name or "", groups)
+    except PathError:  # told where it stands; anything will do to look at the rest
+        name = "ensemble.active"
+    op = "==" if comparator["op"] == "=" else comparator["op"]
+    before = f"{name} {op}"
+    shift = len(before) - comparator.start("rest")
+    try:
+        made = expression.compile(before + comparator["rest"], groups, trigger)
+    except ExpressionError as exc:
+        offset = max(0, exc.offset - shift)
+        raise ExpressionError(exc.message, offset, exc.expected, exc.word, exc.known) from None
+    made.text = when
+    made.reads = tuple(read._replace(offset=max(0, read.offset - shift)) for read in made.reads)
+    made.equalities = tuple(one._replace(offset=max(0, one.offset - shift)) for one in made.equalities)
+    return _truth(made)
+
+
+def _truth(made: Expression) -> Expression:
+    if made.kind == STRING:
+        raise ExpressionError("a string is neither true nor false", 0, "a comparison")
+    return made
+
+
+def metrics_of(condition: Union[Condition, Expression, None]) -> Collection[Metric]:
+    """The metrics that it reads besides the rule's own."""
+    return condition.metrics if isinstance(condition, Expression) else ()
+
+
+def _finite(number: Any, offset: int = 0) -> float:
     try:
         value = float(number)
     except (OverflowError, ValueError):
         value = math.inf
     if not math.isfinite(value):
-        raise ValueError("expected a number that is finite")
+        message = f"when cannot be {shown(getattr(number, 'text', number))}"
+        raise ExpressionError(message, offset, "a number that is finite")
     return value

@@ -110,7 +110,7 @@ class _Shape:
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits"):
+        for section in ("logging", "limits", "variables"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -122,6 +122,11 @@ class _Shape:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
         if "logging" in entries:
             entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
+        if "variables" in entries and entries["variables"][1].kind == "map":
+            place, given = entries["variables"]
+            variables = dict(given.value)
+            self._filled(variables)
+            entries["variables"] = (place, Node("map", variables, given))
         for key, each in (("jobs", self._job), ("rules", self._rule)):
             if key in entries and entries[key][1].kind == "list":
                 node = entries[key][1]
@@ -280,8 +285,6 @@ _KINDS: Dict[str, str] = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-#: what a number of an action may be in a later release
-_EXPRESSION = re.compile(r"\b(?:var|event|count)\.|[*/+()]|\s-\s")
 _ALL_BOOL = {
     "yes": "true",
     "on": "true",
@@ -337,9 +340,6 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
         suggestion = nearest(node.text, words)
     elif kind == "bool_type":
         suggestion = _ALL_BOOL.get(node.text.lower())
-    if model is Action and isinstance(node.value, str) and _EXPRESSION.search(node.text) and kind == "value_error":
-        report.add(node, "expressions are not supported yet", value=node.text, expected=expected)
-        return
     name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
     subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
     report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)

@@ -5,6 +5,7 @@ count.<group>.<state>
 <stat>.<group>[.success|failed|finished].<duration|pending|waiting>
 <stat>.<group>-duration, <stat>.<group>-pending        (as ensemble-python spells them)
 ensemble.<active|submitted|elapsed>
+var.<name>                                             (a variable; it counts as a metric, since rules read it alike)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from typing import Collection, List, NamedTuple, Optional
 
 from ensemble.spec.faults import listed, nearest, shown
-from ensemble.spec.models import COUNTS
+from ensemble.spec.models import COUNTS, NAME
 
 STATS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median", "ewm")
 _QUANTILE = re.compile(r"p(0[1-9]|[1-9][0-9])")
@@ -23,7 +24,9 @@ VARIABLES = ("duration", "pending", "waiting")
 LEGACY_PENDING = "-pending"
 OF_ENSEMBLE = ("active", "submitted", "elapsed")
 #: groups of metrics that a later release carries out
-NOT_YET = ("queue", "nodes", "cores", "var", "event")
+NOT_YET = ("queue", "nodes", "cores")
+#: of no group of jobs
+GROUPLESS = ("ensemble", "var")
 
 
 class PathError(ValueError):
@@ -40,21 +43,21 @@ class PathError(ValueError):
         self.message = message
         self.expected = expected
         self.offset = offset
-        self._word = word
-        self._known = known
+        self.word = word
+        self.known = known
 
     @property
     def suggestion(self) -> Optional[str]:
         """The known word that was probably meant, or None. It is searched for here, since that takes its time."""
-        return nearest(self._word, self._known) if self._word else None
+        return nearest(self.word, self.known) if self.word else None
 
 
 class Metric(NamedTuple):
     """What a path names.
 
-    `stat` is `count`, `ensemble`, or a statistic. For `count`, `state` is one of COUNTS and `variable` is ''. For a
-    statistic, `state` is success, failed or finished ('' for waiting and LEGACY_PENDING, which have none). For
-    `ensemble`, `group` and `state` are ''.
+    `stat` is `count`, one of GROUPLESS, or a statistic. For `count`, `state` is one of COUNTS and `variable` is ''. For
+    a statistic, `state` is success, failed or finished ('' for waiting and LEGACY_PENDING, which have none). For those
+    of GROUPLESS, `group` and `state` are ''; the `variable` of `var` is the name of a variable.
     """
 
     stat: str
@@ -63,8 +66,6 @@ class Metric(NamedTuple):
     variable: str
 
     def __str__(self) -> str:
-        if self.stat == "ensemble":
-            return f"ensemble.{self.variable}"
         if self.variable == LEGACY_PENDING:
             return f"{self.stat}.{self.group}-pending"
         return ".".join(part for part in (self.stat, self.group, self.state, self.variable) if part)
@@ -83,9 +84,13 @@ def parse(path: str, groups: Collection[str]) -> Metric:
         raise PathError(f"metrics of '{first}' are not supported yet")
     if first == "ensemble":
         return Metric("ensemble", "", "", _word(parts, 1, OF_ENSEMBLE, "ensemble"))
+    if first == "var":
+        return Metric("var", "", "", _variable(parts))
+    if first == "event":
+        raise PathError("an event is no metric", 0, "event.* in expressions and log lines alone")
     if first != "count" and not is_stat(first):
-        known = ("count", *STATS, "ensemble")
-        expected = f"one of {', '.join(STATS)}, p01 to p99, count, or ensemble"
+        known = ("count", *STATS, *GROUPLESS, "event")
+        expected = f"one of {', '.join(STATS)}, p01 to p99, count, ensemble, or var"
         raise PathError(f"no statistic is called {shown(first)}", 0, expected, first, known)
     if len(parts) < 2:
         raise PathError(f"the path ends behind '{first}'", len(path), f"a group, as in {first}.GROUP.{_last(first)}")
@@ -112,6 +117,26 @@ def parse(path: str, groups: Collection[str]) -> Metric:
             raise PathError("jobs that wait have not ended", offset, f"{first}.{group}.waiting")
         return Metric(first, group, "", variable)
     return Metric(first, group, state or "success", variable)
+
+
+def _variable(parts: List[str]) -> str:
+    """The name of a variable, the only word behind `var`. Raises PathError."""
+    if len(parts) < 2 or not NAME.fullmatch(parts[1]):
+        raise PathError(
+            "the path ends behind 'var'" if len(parts) < 2 else f"no variable can be called {shown(parts[1])}",
+            3 if len(parts) < 2 else 4,
+            "a variable's name, as in var.n",
+        )
+    if dunder(parts[1]):
+        raise PathError(f"no variable can be called {shown(parts[1])}", 4, "a name without __ at both ends")
+    if len(parts) > 2:
+        raise PathError(f"the path goes on behind 'var.{parts[1]}'", 4 + len(parts[1]), f"var.{parts[1]}")
+    return parts[1]
+
+
+def dunder(name: str) -> bool:
+    """Is it a name of the kind that Python keeps for itself?"""
+    return name.startswith("__") and name.endswith("__")
 
 
 def _last(first: str) -> str:

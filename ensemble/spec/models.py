@@ -28,7 +28,7 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
-from ensemble.spec.units import As, Between, number_or_percent
+from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
 #: a group, a rule's id, a variable
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -68,16 +68,16 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 TRIGGERS = ("start", "metric", *JOB_TRIGGERS, "group-complete", "heartbeat", "timer", "idle", "end")
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable")
+ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set")
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("variables", "custom", "strict", "algorithm", "models", "members", "simulate"),
+    "file": ("custom", "strict", "algorithm", "models", "members", "simulate"),
     "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
-    "rule": ("topic", "on_error", "keep_alive"),
+    "rule": ("topic", "on_error"),
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink", "custom", "signal", "set"),
+    "action": ("urgency", "grow", "shrink", "custom", "signal"),
     "action key": ("parameters", "args", "data", "job"),
     "limit": (),
 }
@@ -88,11 +88,15 @@ _NUMBER = {"type": "number"}
 _SHARE = {"type": "string", "pattern": "%$"}
 
 
+#: what may stand behind `when`
+WHEN = 'a number, a comparator and a number such as "> 5", or an expression'
+
+
 def _when(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError('expected a number, or a comparator and a number such as "> 5"')
+        raise ValueError(f"expected {WHEN}")
     return value.real
 
 
@@ -103,13 +107,15 @@ def _failures(value: Any) -> Union[int, str]:
         raise ValueError('expected none, all, a number of jobs, or a share such as "10%"') from None
 
 
-Count = Annotated[int, Between(1, 10_000_000)]
-Nodes = Annotated[int, Between(1, 1_000_000)]
+_COUNT, _NODES, _URGENCY = Between(1, 10_000_000), Between(1, 1_000_000), Between(0, 31)
+_DURATION = As(units.duration, ({"type": "number", "minimum": 0}, _STRING))
+Count = Annotated[int, _COUNT]
+Nodes = Annotated[int, _NODES]
 Times = Annotated[int, Between(0, 1_000_000_000)]
 Repetitions = Annotated[int, Between(0, 1_000_000_000, ", or unlimited")]
-Urgency = Annotated[int, Between(0, 31)]
+Urgency = Annotated[int, _URGENCY]
 #: seconds
-Duration = Annotated[float, As(units.duration, ({"type": "number", "minimum": 0}, _STRING))]
+Duration = Annotated[float, _DURATION]
 #: a second
 Rate = Annotated[float, As(units.rate, ({"type": "number", "exclusiveMinimum": 0},))]
 Text = Annotated[str, As(units.text, (_STRING, _NUMBER))]
@@ -126,6 +132,26 @@ Failures = Annotated[
 ]
 When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
+
+
+#: the same in an action, where a string is an expression
+CountOf = Annotated[Union[int, str], OrExpression(_COUNT)]
+NodesOf = Annotated[Union[int, str], OrExpression(_NODES)]
+UrgencyOf = Annotated[Union[int, str], OrExpression(_URGENCY)]
+DurationOf = Annotated[Union[float, str], OrExpression(_DURATION)]
+#: a value of a variable
+Variable = Annotated[Any, As(units.variable, ({"type": ["number", "string", "boolean", "null"]},))]
+
+#: action -> numeric key -> what the value of an expression must be; a computed count of 0 submits nothing
+NUMBERS: Dict[str, Dict[str, Written]] = {
+    "submit": {
+        "count": Between(0, 10_000_000),
+        "duration": _DURATION,
+        "nodes": _NODES,
+        "tasks": _NODES,
+        "urgency": _URGENCY,
+    },
+}
 
 
 class _Model(BaseModel):
@@ -243,18 +269,22 @@ class Action(_Model):
     """One action of a rule. Which keys go with which name is checked in `check.py`."""
 
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
-    label: Optional[Text] = Field(None, description="what it acts on: a group, or for enable and disable a rule's id")
-    count: Optional[Count] = Field(None, description="submit: jobs of each set, in place of the group's count")
-    duration: Optional[Duration] = Field(None, description="submit: time limit, in place of the group's")
-    nodes: Optional[Nodes] = Field(None, description="submit: nodes, in place of the group's")
-    tasks: Optional[Nodes] = Field(None, description="submit: tasks, in place of the group's")
-    urgency: Optional[Urgency] = Field(None, description="submit: urgency, in place of the group's")
+    label: Optional[Text] = Field(
+        None, description="what it acts on: a group, for enable and disable a rule's id, for set a variable"
+    )
+    count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    duration: Optional[DurationOf] = Field(None, description="submit: time limit, in place of the group's")
+    nodes: Optional[NodesOf] = Field(None, description="submit: nodes, in place of the group's")
+    tasks: Optional[NodesOf] = Field(None, description="submit: tasks, in place of the group's")
+    urgency: Optional[UrgencyOf] = Field(None, description="submit: urgency, in place of the group's")
     state: Optional[Literal["pending", "running"]] = Field(None, description="cancel, kill: only jobs in that state")
     signal: Optional[Signal] = Field(
         None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
     )
     status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
-    value: Optional[Plain] = Field(None, description="log: the line; {metric.paths} in braces are filled in")
+    value: Optional[Plain] = Field(
+        None, description="log: the line; {paths} in braces are filled in. set: the value, or an expression"
+    )
 
 
 class Rule(_Model):
@@ -265,13 +295,20 @@ class Rule(_Model):
     name: Optional[Text] = Field(
         None, description="metric: the path; job-* and group-complete: the group; end: the state"
     )
-    when: When = Field(None, description='metric: a number (equality), or a comparator and a number, such as "> 5"')
+    when: When = Field(
+        None,
+        description='the condition: an expression; on a metric also a number (equality), or a comparison such as "> 5"',
+    )
     actions: Tuple[Action, ...] = Field(
         description="what the rule does, in this order; a lone one may stand under action"
     )
     enabled: StrictBool = Field(True, description="false: rests until an action enables it")
     every: Optional[Duration] = Field(None, description="heartbeat: time between two, in place of logging.heartbeat")
     after: Optional[Duration] = Field(None, description="timer: time from the start of the ensemble")
+    keep_alive: Optional[StrictBool] = Field(
+        None,
+        description="keeps the ensemble from ending while the rule can fire; without it a heartbeat rule that submits does",
+    )
     repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")
     cooldown: Duration = Field(0.0, description="time after a firing in which occasions are dropped")
@@ -290,6 +327,9 @@ class Spec(_Model):
     name: Text = Field(description="names the ensemble; without it the file's stem")
     description: Text = Field("", description="for readers")
     logging: Logging = Field(default=Logging(), description="what is logged, and how often the heart beats")
+    variables: Dict[str, Variable] = Field(
+        default_factory=dict, description="variables, which set changes, and their values at the start"
+    )
     jobs: Tuple[JobSet, ...] = Field(description="the groups of jobs")
     rules: Tuple[Rule, ...] = Field(description="what happens when")
     limits: Limits = Field(default=Limits(), description="what the ensemble may use; reaching one halts it")

@@ -18,6 +18,8 @@ from typing import Any, Callable, Dict, Tuple, Union
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from ensemble.spec import arithmetic
+
 _FSD = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds"
@@ -204,6 +206,43 @@ class As(Written):
 
     def schema(self) -> Dict[str, Any]:
         return dict(self.schemas[0]) if len(self.schemas) == 1 else {"anyOf": [dict(one) for one in self.schemas]}
+
+
+@dataclass(frozen=True)
+class OrExpression(Written):
+    """`Annotated[Union[T, str], OrExpression(written)]`: what `written` takes, or a string that is an expression.
+
+    Whether it is one needs the file's groups, and is looked at in `computed.py`.
+    """
+
+    written: Written
+
+    def check(self, value: Any) -> Any:
+        try:
+            return self.written.check(value)
+        except ValueError:
+            if isinstance(value, str):
+                return str(value)
+            raise
+
+    def schema(self) -> Dict[str, Any]:
+        own = self.written.schema()
+        shapes = own.get("anyOf", [own])
+        text = {"type": "string", "description": "an expression"}
+        return {"anyOf": [*(one for one in shapes if one != {"type": "string"}), text]}
+
+
+def variable(value: Any) -> Any:
+    """What a variable may hold: a number that is finite, a string, true, false, or None, which is no value."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (int, float)):
+        if not math.isfinite(_real(value)):
+            raise ValueError("expected a number that is finite")
+        return arithmetic.scalar(int(value) if isinstance(value, int) else float(value))
+    raise ValueError("expected a number, a string, true, false or null")
 
 
 def signal_as_written(value: Any) -> Union[int, str]:

@@ -12,6 +12,7 @@ from ensemble.engine.engine import Engine
 from ensemble.engine.events import Acknowledged, Begin, Event, JobEvent, Refused
 from ensemble.engine.rules import RuleBook
 from ensemble.engine.snapshot import snapshot
+from ensemble.engine.values import Values
 from t.engine.harness import T0, act, make_spec, rule
 
 LOG = act("log", value="x")
@@ -45,8 +46,8 @@ def test_an_event_looks_at_the_rules_of_its_own_group_alone(monkeypatch: Any) ->
     walks: List[int] = []
     (key,) = [a.key for a in engine.handle(Begin(T0)) if isinstance(a, Submit)]
     engine.book.rules = Watched(engine.book.rules)
-    value = Engine.value
-    monkeypatch.setattr(Engine, "value", lambda self, metric: (asked.add(f"{metric}"), value(self, metric))[1])
+    value = Values.metric
+    monkeypatch.setattr(Values, "metric", lambda self, metric: (asked.add(f"{metric}"), value(self, metric))[1])
     life: List[Event] = [JobEvent(T0 + 1, 1, "submit", {}, key), Acknowledged(T0 + 1, key, 1)]
     life += [JobEvent(T0 + 2 + n, 1, name, {"status": 0}) for n, name in enumerate(("alloc", "start", "finish"))]
     for event in life:

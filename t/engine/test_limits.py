@@ -76,6 +76,24 @@ def test_max_active(world: Any) -> None:
     assert keys(w) == [f"ens/start/1/{n}/0" for n in range(9)]
 
 
+def test_submit_rate(world: Any) -> None:
+    """One second's worth at once, then one at a time; what waits goes at once when the limit is lifted."""
+    w = world([START], [{"name": "a", "count": 30}], limits={"submit_rate": 2})
+    sent = []
+    for until in (0.2, 0.7, 1.2, 1.7, 2.2, 5.2):
+        w.run(until=until)
+        sent.append(len(keys(w)))
+    assert sent == [2, 3, 4, 5, 6, 12]
+    w.command("resume", limits={"submit_rate": 10})
+    w.run(until=6.2)
+    assert 20 <= len(keys(w)) <= 24
+    w.command("resume", limits={"submit_rate": None})
+    assert len(keys(w)) == 30
+    w.run()
+    assert w.engine.final == "complete"
+    assert keys(w) == [f"ens/start/1/{n}/0" for n in range(30)]
+
+
 def test_a_raised_max_active_lets_go_at_once(world: Any) -> None:
     w = world([START], [{"name": "a", "count": 9}], limits={"max_active": 2}, by_hand=True)
     assert len(w.take()) == 2

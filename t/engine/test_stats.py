@@ -248,4 +248,4 @@ def test_ages_with_a_clock_that_begins_at_zero() -> None:
     (key,) = [a.key for a in engine.handle(Begin(0.0)) if hasattr(a, "key")]
     engine.handle(JobEvent(0.0, 1, "submit", {}, key))
     engine.handle(TimerExpired(10.0, "heartbeat"))
-    assert engine.value(engine.book.rules[1].metric) == 10.0
+    assert engine.values.metric(engine.book.rules[1].metric) == 10.0

@@ -241,3 +241,65 @@ def test_a_store_that_is_closed_keeps_what_was_on_its_way(shop: KvsShop) -> None
         shop.store.commit("bbb", commit(number), lambda error: None)
     assert [number for number, _ in shop.loaded(clean=True)["bbb"].events] == list(range(1, 11))
     assert all_rows(shop.store, "bbb", 3) == list(range(1, 11))
+
+
+def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
+    monkeypatch.setattr(kvs_store, "_RECENT", 5)
+    monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 30)
+    shop.create("bbb")
+    shop.commit("bbb", *range(1, 101))
+    assert isinstance(shop.store, KvsStore)
+    for _ in range(2):
+        kept = [one["seq"] for one in shop.store.records("bbb", 0, 1000)]
+        assert kept == list(range(71, 101)), "a segment goes once nothing in it is among the last 30"
+        assert [one["seq"] for one in shop.store.records("bbb", 80, 5)] == [81, 82, 83, 84, 85]
+        assert all_rows(shop.store, "bbb", 7) == list(range(1, 101))
+        assert shop.loaded()["bbb"].seq == 100
+    assert sorted(map(int, shop.store._list("ensemble.bbb.records"))) == [71, 81, 91]
+    shop.commit("bbb", 101)
+    assert [one["seq"] for one in shop.store.records("bbb", 0, 1)] == [71]
+
+
+def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: KvsShop, monkeypatch: Any) -> None:
+    """Ten times the events, with a snapshot every 100 of them, and no more bytes."""
+    monkeypatch.setattr(kvs_store, "SEGMENT", 20)
+    monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 200)
+    shop.create("bbb")
+    sizes: List[int] = []
+    for begin in range(1, 4001, 100):
+        for number in range(begin, begin + 100):
+            shop.store.commit("bbb", commit(number)._replace(rows=[]), lambda error: None)
+        shop.store.snapshot("bbb", Snapshot(begin + 99, begin + 99, {"t": 1.0}))
+        if begin in (301, 3901):
+            shop.settle(lambda: not shop.store._sent)  # type: ignore[attr-defined]
+            assert isinstance(shop.store, KvsStore)
+            measured = shop.store.measure("bbb")
+            assert set(measured) == {"given", "log", "records", "rows", "snapshot", "end", "keys"}
+            sizes.append(sum(measured.values()))
+    assert 0 < sizes[1] < 1.2 * sizes[0], sizes
+
+
+def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
+    """Told once when too much waits, and once when that is over; a snapshot is no pressure."""
+    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
+    monkeypatch.setattr(kvs_store, "FULL", 2000)
+    monkeypatch.setattr(kvs_store, "EASY", 500)
+    told: List[bool] = []
+    shop.store.pressure = told.append
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    shop.store.snapshot("bbb", Snapshot(0, 0, {"much": "x" * 5000}))
+    faults = Faults(shop.store, False, 5)
+    done: List[Any] = []
+    numbers = range(1, 40)
+    for number in numbers:
+        shop.store.commit("bbb", commit(number), done.append)
+        if told:
+            break
+    assert told == [True]
+    assert 5 < number < 30
+    shop.settle(lambda: len(done) == number)
+    assert faults.left == 0
+    assert told == [True, False]
+    assert shop.store._size == 0

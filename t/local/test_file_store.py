@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
+from ensemble.service import file_store
 from ensemble.service.file_store import FORMAT, FileStore, Locked
 from ensemble.service.store import Commit, Snapshot
 
@@ -236,3 +237,12 @@ def test_no_database_at_all(house: House, tmp_path: Path) -> None:
     assert stored.damaged is not None
     assert FileStore(tmp_path).last_job("b") == 0
     assert json.dumps(stored.given)
+
+
+def test_the_oldest_records_go_with_a_snapshot_and_rows_stay(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_store, "KEPT_RECORDS", 10)
+    house.commit(*range(1, 31))
+    assert len(house.store.records("b", 0, 100)) == 30
+    house.store.snapshot("b", Snapshot(30, 30, {}))
+    assert [record["seq"] for record in house.store.records("b", 0, 100)] == list(range(21, 31))
+    assert house.store.row_count("b") == 30

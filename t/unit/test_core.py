@@ -266,7 +266,7 @@ def test_stats(house: House) -> None:
     house.member.refuse(done)
     assert house.ask("stats", {}).answer == {
         "host": "process", "pid": os.getpid(), "supervisor_pid": 42, "version": __version__, "t_start": T0,
-        "restarts": 3, "ensembles": 2, "active": 1, "member": "fake", "capabilities": ["cancel", "kill", "submit"],
+        "restarts": 3, "ensembles": 2, "active": 1, "watchers": 0, "member": "fake", "capabilities": ["cancel", "kill", "submit"],
     }  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, List
 
 import pytest
 
-from ensemble.service.protocol import KEEPALIVE
+from ensemble.service import core, watchers
+from ensemble.service.protocol import KEEPALIVE, WATCH_MESSAGES, WATCH_RECORDS
 from t.unit.fake_member import CHAIN, THREE, FakeReply, House
 
 
@@ -200,3 +202,89 @@ def test_frozen_streams_stay_open(house: House) -> None:
     house.member.advance(3 * KEEPALIVE)
     assert reply.errors == []
     assert reply.sent[-1] == {"records": []}
+
+
+def follow(house: House, id: str, since: int = 0) -> List[FakeReply]:
+    """What one does who reads all: ask again whenever the stream is cut, until its end."""
+    replies = [house.watch(id, since=since)]
+    while replies[-1].errors and not replies[-1].ended:
+        number, text = replies[-1].errors[0]
+        assert number == errno.EOVERFLOW
+        last = seqs(replies[-1])[-1] if seqs(replies[-1]) else since
+        assert f"since={last}" in text
+        replies.append(house.watch(id, since=last))
+    return replies
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+def test_one_request_buys_a_bounded_number_of_records(house: House, monkeypatch: Any, ended: bool) -> None:
+    monkeypatch.setattr(watchers, "WATCH_RECORDS", 100)
+    monkeypatch.setattr(watchers, "MESSAGE", 30)
+    id = house.submit(THREE.replace("count: 3", "count: 200"))
+    finish(house, id, 200 if ended else 150)
+    replies = follow(house, id)
+    told = [seq for reply in replies for seq in seqs(reply)]
+    assert told == [r["seq"] for r in all_records(house, id)]
+    assert len(replies) == len(told) // 100 + 1
+    assert all(sum(len(m["records"]) for m in reply.sent) <= 100 for reply in replies)
+    assert max(len(m["records"]) for reply in replies for m in reply.sent) == 30
+    assert replies[-1].ended == ended
+    assert house.service.watchers == (0 if ended else 1)
+
+
+def test_who_does_not_read_costs_a_bounded_number_of_records(house: House) -> None:
+    """10000 records pass by one who never asks again: it is cut with a reason, and the service forgets it."""
+    id = house.submit(CHAIN)
+    deaf = house.watch(id)
+    for n in range(3000):
+        house.member.run(id, house.member.submit(id, n), seconds=0.01)
+    assert len(all_records(house, id)) > 2 * WATCH_RECORDS
+    assert house.service.watchers == 0
+    assert house.ask("stats").answer["watchers"] == 0
+    ((number, text),) = deaf.errors
+    assert number == errno.EOVERFLOW
+    assert "ask again with since=" in text
+    assert sum(len(message["records"]) for message in deaf.sent) == WATCH_RECORDS
+    assert len(deaf.sent) <= WATCH_MESSAGES
+    told = seqs(deaf)
+    assert told == list(range(1, len(told) + 1)), "pictures left out, there is no gap before the cut"
+    rest = [seq for reply in follow(house, id, told[-1]) for seq in seqs(reply)]
+    assert rest[0] == told[-1] + 1
+
+
+def test_signs_of_life_are_bounded_too(house: House) -> None:
+    id = house.submit(THREE)
+    reply = house.watch(id)
+    house.member.advance(3 * WATCH_MESSAGES * KEEPALIVE)
+    assert len(reply.sent) == WATCH_MESSAGES
+    assert reply.errors[0][0] == errno.EOVERFLOW
+    assert house.service.watchers == 0
+    assert [t for t in house.member.timers if not t.cancelled] == [], "with nobody there nothing beats"
+
+
+def test_streams_are_bounded_in_number(house: House, monkeypatch: Any) -> None:
+    monkeypatch.setattr(core, "_WATCHERS", 3)
+    id = house.submit(THREE)
+    for n in range(3):
+        house.watch(id, caller=f"c{n}")
+    number, text = house.watch(id, caller="one too many").refusal
+    assert number == errno.EMFILE
+    assert "3 streams are open" in text
+    house.service.disconnect("c1")
+    assert house.watch(id).sent
+
+
+def test_a_picture_hides_no_record(house: House, monkeypatch: Any) -> None:
+    """A picture carries the seq of the newest record, which the store may not have kept yet."""
+    id = house.submit(THREE)
+    reply = house.watch(id)
+    kept = house.store.records
+    monkeypatch.setattr(house.store, "records", lambda id, since, most: kept(id, since, most)[:-1])
+    house.member.run(id, house.member.submit(id))
+    house.member.advance(1)
+    monkeypatch.undo()
+    finish_rest = [house.member.submit(id, n) for n in (1, 2)]
+    for job in finish_rest:
+        house.member.run(id, job)
+    assert reply.ended
+    assert reply.records == all_records(house, id)

@@ -9,11 +9,12 @@ import pytest
 
 from ensemble.errors import SpecError
 from ensemble.spec import condition, metrics
-from ensemble.spec.check import heartbeat_period, log_paths
+from ensemble.spec.check import heartbeat_period
 from ensemble.spec.faults import Fault
 from ensemble.spec.load import load
 from ensemble.spec.metrics import Metric
-from ensemble.spec.models import ACTIONS, COUNTS, TRIGGERS
+from ensemble.spec.models import ACTIONS, COUNTS, TRIGGERS, WHEN
+from ensemble.spec.reading import log_paths
 
 JOBS = "jobs:\n- {name: echo, command: echo}\n- {name: sleep, command: sleep 1, count: 3}\n"
 START = "rules:\n- {id: go, trigger: start, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n"
@@ -82,7 +83,7 @@ FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (rule("trigger: metric, name: mean^"), "the path ends behind 'mean'", "a group, as in mean.GROUP.duration", None),
     (rule("trigger: metric, name: count.^slep.success"), "no group is called 'slep'", GROUPS, "sleep"),
     (rule('trigger: metric, name: "count.^slep.success"'), "no group is called 'slep'", GROUPS, "sleep"),
-    (rule("trigger: metric, name: ^'count.sl''ep.success'"), "no group is called 'sl'ep'", GROUPS, "sleep"),
+    (rule("trigger: metric, name: ^'count.sl''ep.success'"), "no group is called 'sl'ep', at character 7 of the text", GROUPS, "sleep"),
     (rule("trigger: metric, name: count.sleep.^sucess"), "count.sleep has no 'sucess'", "one of " + ", ".join(COUNTS), "success"),
     (rule("trigger: metric, name: count.sleep^"), "the path ends behind 'count.sleep'", "one of " + ", ".join(COUNTS), None),
     (rule("trigger: metric, name: count.sleep.success^.x"), "the path goes on behind 'count.sleep.success'", None, None),
@@ -94,18 +95,52 @@ FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (rule("trigger: metric, name: ensemble.^elasped"), "ensemble has no 'elasped'", "one of active, submitted, elapsed", "elapsed"),
     (rule("trigger: metric, name: ^queue.pending"), "metrics of 'queue' are not supported yet", None, None),
     (rule("trigger: metric, name: ^nodes.free"), "metrics of 'nodes' are not supported yet", None, None),
-    (rule("trigger: metric, name: ^var.n"), "metrics of 'var' are not supported yet", None, None),
-    (rule("trigger: metric, name: count.sleep.success, when: ^'> x'"), "when cannot be '> x'", 'a number behind the comparator, as in "> 5" or "<= -0.5"', None),
+    (rule("trigger: metric, name: var.n.^x".replace(".^x", "^.x")), "the path goes on behind 'var.n'", "var.n", None),
+    (rule("trigger: metric, name: var.^__class__"), "no variable can be called '__class__'", None, None),
+    (rule("trigger: metric, name: count.sleep.success, when: '> ^x'"), "no word of expressions is 'x'", None, None),
     (rule("trigger: metric, name: count.sleep.success, when: ^.nan"), "when cannot be '.nan'", "a number that is finite", None),
-    (rule("trigger: metric, name: count.sleep.success, when: ^'> 1e999'"), "when cannot be '> 1e999'", "a number that is finite", None),
-    (rule("trigger: metric, name: count.sleep.success, when: ^true"), "when cannot be 'true'", condition.EXPECTED, None),
-    (rule("trigger: metric, name: count.sleep.success, when: ^[1]"), "when cannot be a list", condition.EXPECTED, None),
-    (rule("trigger: metric, name: count.sleep.success, when: ^count.echo.success > 3"), "expressions are not supported yet", condition.EXPECTED, None),
-    (rule("trigger: job-finish, when: ^event.job.exit_code == 3"), "expressions are not supported yet", condition.EXPECTED, None),
-    (rule("trigger: job-finish, when: ^'> 5'"), "when compares a metric, and a rule on job-finish has none", "trigger: metric, or no when", None),
-    (rule("trigger: start, when: ^3"), "when compares a metric, and a rule on start has none", "trigger: metric, or no when", None),
+    (rule("trigger: metric, name: count.sleep.success, when: '>^ 1e999'"), "when cannot be ' 1e999'", "a number that is finite", None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^true"), "when cannot be 'true'", WHEN, None),
+    (rule("trigger: metric, name: count.sleep.success, when: ^[1]"), "when cannot be a list", WHEN, None),
+    (rule("trigger: metric, name: count.sleep.success, when: count.^ech.success > 3"), "no group is called 'ech'", GROUPS, "echo"),
+    (rule("trigger: metric, name: count.sleep.success, when: '> count.^ech.success'"), "no group is called 'ech'", GROUPS, "echo"),
+    (rule("trigger: metric, name: count.sleep.success, when: '= count.^ech.success'"), "no group is called 'ech'", GROUPS, "echo"),
+    (rule("trigger: metric, name: count.sleep.success, when: '^=> 3'"), "expressions have no '=>'", ">=", None),
+    (rule("trigger: metric, name: count.^slep.success, when: '> 3 and 1 < 2'"), "no group is called 'slep'", GROUPS, "sleep"),
+    (rule("trigger: job-finish, when: '^3'"), "when compares a metric, and a rule on job-finish has none", None, None),
+    (rule("trigger: job-finish, when: event.job.^exitcode == 3"), "event.job has no 'exitcode'", None, "exit_code"),
+    (rule("trigger: start, when: ^event.job.id == 3"), "a rule on start has no event.job", "no event.*", None),
+    (rule("trigger: job-finish, when: ^event.data.x == 3"), "a rule on job-finish has no event.data", "one of event.group, event.job", None),
+    (rule("trigger: group-complete, when: event.^grop == 'sleep'"), "event has no 'grop'", "one of event.group", "group"),
+    (rule("trigger: end, when: event.^group == 'sleep'".replace("event.^", "^event.")), "a rule on end has no event.group", "one of event.state", None),
+    (rule("trigger: idle, when: \"^'yes'\""), "a string is neither true nor false", "a comparison", None),
+    (rule("trigger: idle, keep_alive: x, when: 1 < 2".replace("x, when: 1 < 2", "^maybe")), "keep_alive cannot be 'maybe'", "true or false", None),
+    (rule("trigger: end, ^keep_alive: true"), "a rule on the end cannot keep the ensemble from ending", None, None),
+    (rule("trigger: metric, name: ^event.value"), "an event is no metric", None, None),
+    (act("name: submit, label: echo, count: count.^ech.success * 2"), "no group is called 'ech'", GROUPS, "echo"),
+    (act("name: submit, label: echo, count: ^many"), "count cannot be 'many'", 'a whole number from 0 to 10000000, or an expression such as "var.n * 2"', None),
+    (act("name: submit, label: echo, count: ^0.5 * 3"), "count is 1.5", "a whole number from 0 to 10000000", None),
+    (act("name: submit, label: echo, nodes: ^'2 - 2'"), "nodes is 0", "a whole number from 1 to 1000000", None),
+    (act("name: submit, label: echo, nodes: ^'1 / 0'"), "nodes has no value", "a whole number from 1 to 1000000", None),
+    (act("name: submit, label: echo, nodes: ^'1 < 2'"), "nodes cannot be true or false", "a whole number from 1 to 1000000", None),
+    (act("name: submit, label: echo, urgency: ^'16 * 2'"), "urgency is 32", "a whole number from 0 to 31", None),
+    (act("name: submit, label: echo, duration: ^5 minutes"), "duration cannot be '5 minutes'", None, None),
+    (act("name: ^set, value: 3"), "set has no label", "label: the name of a variable", None),
+    (act("name: ^set, label: n"), "set has no value", "value: a number, a string, true, false, or an expression", None),
+    (act("name: set, label: n, value: ^[1]"), "value cannot be a list", None, None),
+    (act("name: set, label: n, value: count.^ech.success + 1"), "no group is called 'ech'", GROUPS, "echo"),
+    (act("name: set, label: ^2n, value: 1"), "no variable can be called '2n'", None, None),
+    (act("name: set, label: n, value: ^two words"), "value cannot be 'two words'", None, None),
+    (BASE + "variables: {^2n: 1}\n", "no variable can be called '2n'", None, None),
+    (BASE + "variables: {^__n__: 1}\n", "no variable can be called '__n__'", None, None),
+    (BASE + "variables: {n: ^[1]}\n", "n cannot be a list", "a number, a string, true, false or null", None),
+    (BASE + "variables: {n: ^.inf}\n", "n cannot be '.inf'", "a number that is finite", None),
+    (BASE + "variables: {^n: }\n", "the key 'n' has no value", None, None),
+    (BASE + "variables: ^[n]\n", "variables cannot be a list", "a mapping", None),
+    (rule("trigger: job-finish, when: '^> 5'"), "when compares a metric, and a rule on job-finish has none", 'an expression with both sides, as in "count.GROUP.failed > 2"', None),
+    (rule("trigger: start, when: ^3"), "when compares a metric, and a rule on start has none", None, None),
     (act("name: log, value: 'so many: {count.^slep.success}'"), "no group is called 'slep'", GROUPS, "sleep"),
-    (act("name: log, value: '{^event.job.id}'"), "metrics of 'event' are not supported yet", None, None),
+    (act("name: log, value: '{^event.job.id}'"), "a rule on idle has no event.job", "no event.*", None),
 ]  # fmt: skip
 
 
@@ -160,6 +195,11 @@ def test_a_fault_in_a_rule_hides_none_in_its_action() -> None:
         "trigger: timer, after: 0",
         "trigger: heartbeat, every: 10ms",
         "trigger: job-alloc, name: sleep",
+        "trigger: job-alloc, when: event.data.a.b == 3 and event.job.params.x > 2 and event.group == 'echo'",
+        "trigger: metric, name: count.sleep.success, when: '> 3 and count.echo.failed == 0'",
+        "trigger: metric, name: count.sleep.success, when: event.value > 3",
+        "trigger: end, when: event.state != 'halted' and not count.sleep.failed",
+        "trigger: idle, keep_alive: false",
     ],
 )
 def test_what_is_right_is_taken(keys: str) -> None:
@@ -186,6 +226,7 @@ PATHS = [
     ("mean.sleep-duration", Metric("mean", "sleep", "success", "duration")),
     ("mean.sleep-pending", Metric("mean", "sleep", "", "-pending")),
     ("ensemble.elapsed", Metric("ensemble", "", "", "elapsed")),
+    ("var.batch-size", Metric("var", "", "", "batch-size")),
 ]
 
 
@@ -211,14 +252,14 @@ CONDITIONS: List[Tuple[Any, float, bool]] = [
 
 @pytest.mark.parametrize(("when", "x", "holds"), CONDITIONS)
 def test_conditions(when: Any, x: float, holds: bool) -> None:
-    compiled = condition.compile(when)
-    assert compiled is not None
+    compiled = condition.compile(when, ["a"], "metric", "count.a.success")
+    assert isinstance(compiled, condition.Condition)
     assert compiled.holds(x) is holds
     assert compiled.holds(None) is False
 
 
 def test_no_condition_is_none() -> None:
-    assert condition.compile(None) is None
+    assert condition.compile(None, [], "metric", "ensemble.active") is None
 
 
 HEARTBEATS = [
@@ -232,6 +273,10 @@ HEARTBEATS = [
     ("", "- {trigger: idle, action: {name: log, value: 'waits {max.sleep.waiting}'}}", 60.0),
     ("", "- {trigger: metric, name: ensemble.elapsed, when: '> 90', action: {name: stop}}", 60.0),
     ("", "- {trigger: idle, action: {name: log, value: 'after {ensemble.elapsed}'}}", 0.0),
+    ("", "- {trigger: metric, name: count.sleep.success, when: ensemble.elapsed > 90, action: {name: stop}}", 60.0),
+    ("", "- {trigger: job-success, when: ensemble.elapsed > 90, action: {name: stop}}", 0.0),
+    ("", "- {trigger: job-success, when: mean.sleep.waiting > 90, action: {name: stop}}", 60.0),
+    ("", "- {trigger: start, action: {name: submit, label: echo, count: 'n.sleep.waiting + 1'}}", 60.0),
     ("logging: {heartbeat: 3}", "", 3.0),
     ("logging: {heartbeat: 90s}", "- {trigger: heartbeat, action: {name: stop}}", 90.0),
     ("logging: {heartbeat: 0}", "- {trigger: heartbeat, action: {name: stop}}", 60.0),
@@ -254,6 +299,17 @@ WARNINGS = [
     (rule("trigger: idle, repetitions: ^0"), "this rule never fires"),
     (rule("trigger: metric, name: mean.sleep.duration, when: ^5"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
     (rule("trigger: metric, name: ensemble.elapsed, when: ^'= 5'"), "ensemble.elapsed is a measured time, which hardly ever equals 5"),
+    (rule("trigger: job-success, when: ^mean.sleep.duration == 5 and count.echo.success == 3"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
+    (rule("trigger: idle, when: ^1 < 2"), "this condition reads nothing, it always holds"),
+    (rule("trigger: idle, when: ^'1 / 0 > 3'"), "this condition reads nothing, it never holds"),
+    (rule("trigger: idle, when: var.^n > 2 or var.n < 1"), "the variable 'n' is not declared"),
+    (rule("trigger: idle, when: 1 < var.^n-1") + "variables: {n: 1}\n", "the variable 'n-1' is not declared"),
+    (rule("trigger: metric, name: var.^n"), "the variable 'n' is not declared"),
+    (rule("trigger: metric, name: count.echo.success, when: '>= var.^n'"), "the variable 'n' is not declared"),
+    (act("name: set, label: ^n, value: 5"), "the variable 'n' is not declared"),
+    (act("name: set, label: n, value: 'var.n + var.^m'") + "variables: {n: 1}\n", "the variable 'm' is not declared"),
+    (act("name: log, value: 'is {var.^n}'"), "the variable 'n' is not declared"),
+    (act("name: submit, label: echo, count: var.^n * 2"), "the variable 'n' is not declared"),
     (act("name: kill, label: all, state: ^pending"), "a pending job has no process that a signal could reach"),
     (act("name: terminate, ^value: 1"), "terminate takes no value, it is ignored"),
     (act("name: stop, ^label: echo"), "stop takes no label, it is ignored"),
@@ -292,6 +348,15 @@ QUIET = [
     BASE + "- {trigger: heartbeat, action: {name: terminate}}\n",
     BASE + "- {trigger: group-complete, name: echo, action: {name: log, value: x}}\n",
     BASE + "- {trigger: metric, name: n.echo.duration, when: 3, action: {name: stop}}\n",
+    BASE + CYCLE.replace("name: echo, rep", "name: echo, when: count.echo.success < 9, rep"),
+    BASE
+    + "- {trigger: heartbeat, when: count.echo.active < 3, repetitions: unlimited, action: {name: submit, label: echo}}\n",
+    BASE
+    + "- {trigger: job-success, when: var.n == 3 and mean.echo.duration != 3, action: {name: stop}}\nvariables: {n: 1}\n",
+    JOBS + "variables: {n: 0}\nrules:\n- {trigger: start, action: {name: set, label: n, value: 1}}\n"
+    "- {trigger: metric, name: var.n, repetitions: unlimited, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n",
+    BASE
+    + "- {trigger: idle, when: var.n == 'two words', action: {name: set, label: n, value: one}}\nvariables: {n: null}\n",
     JOBS
     + "rules:\n- {trigger: timer, after: 1, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n",
 ]

@@ -265,7 +265,8 @@ SHAPES = [
     (ACT % "name: kill, label: a, signal: ^SIGFOO", "signal cannot be 'SIGFOO'", "a signal such as SIGTERM, USR1 or 9", None),
     (ACT % "name: kill, label: a, signal: ^99", "signal cannot be '99'", "a signal such as SIGTERM, USR1 or 9 (1 to 64)", None),
     (ACT % "name: terminate, status: ^ok", "status cannot be 'ok'", "one of success, failure", None),
-    (ACT % "name: submit, label: a, count: ^var.n * 2", "expressions are not supported yet", WHOLE.format(1, 10_000_000), None),
+    (ACT % "name: submit, label: a, count: ^1.5", "count cannot be '1.5'", WHOLE.format(1, 10_000_000), None),
+    (ACT % "name: submit, label: a, count: count.a.^sucess", "count.a has no 'sucess'", None, "success"),
     (JOBS + RULES + "- trigger: idle\n  action: ^{}\n", "an action has no name", None, None),
 ]  # fmt: skip
 
@@ -309,7 +310,7 @@ limits: {max_jobs: 0}
     )
     assert [(fault.line, fault.column) for fault in found] == [
         (1, 1), (5, 12), (6, 12), (7, 11), (8, 14), (10, 14), (11, 35),
-        (13, 19), (14, 11), (15, 44), (17, 12), (18, 5), (19, 20), (20, 20),
+        (13, 19), (14, 14), (15, 44), (17, 12), (18, 5), (19, 20), (20, 20),
     ]  # fmt: skip
 
 

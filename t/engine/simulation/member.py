@@ -79,7 +79,7 @@ class SimMember(Member):
         #: requests without an answer
         self._sent: Dict[Key, Tuple[str, Request]] = {}
         self._held: Deque[Tuple[str, Key]] = deque()
-        self._dead = self._frozen = False
+        self._dead = self._frozen = self._full = False
 
     # ---- the contract
 
@@ -112,6 +112,9 @@ class SimMember(Member):
 
     def freeze(self) -> None:
         self._frozen = True
+
+    def hold(self, on: bool) -> None:
+        self._full = on
 
     def close(self, ensemble: str) -> None:
         self._open.pop(ensemble, None)
@@ -212,7 +215,7 @@ class SimMember(Member):
             if taken is None or event.name not in taken.names:
                 return
             # what waits came before
-            if self._outbox:
+            if self._outbox or self._full:
                 self._post(ensemble, event)
             else:
                 self._hand_over(ensemble, event)
@@ -311,13 +314,13 @@ class SimMember(Member):
 
     def _drain(self) -> None:
         self._draining = False
-        if self._outbox:
+        if self._outbox and not self._full:
             ensemble, event = self._outbox[0]
             self._hand_over(ensemble, event)
             self._outbox.popleft()
         if self._outbox:
             self._draining = True
-            self._later(self._drain, 0.005)
+            self._later(self._drain, 0.2 if self._full else 0.005)
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
         if ensemble in self._open and self._deliver is not None:

@@ -16,6 +16,9 @@ from ensemble.engine.events import Key
 from ensemble.service.store import Commit, Done, Snapshot, Store, Stored
 from t.engine.simulation.world import Violation, World
 
+#: writes that wait: more than the first, and events are to be held; less than the second, and no longer
+_FULL, _ROOM = 12, 3
+
 
 class Kept:
     """One ensemble on the disk."""
@@ -64,6 +67,7 @@ class SimStore(Store):
         self._slow = slow
         self._waiting: Dict[str, Deque[Tuple[Callable[[], None], Done]]] = {}
         self._working: Set[str] = set()
+        self._full = False
         self._dead = False
 
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
@@ -131,12 +135,21 @@ class SimStore(Store):
         self._world.point("before it is kept")
         waiting = self._waiting.setdefault(id, deque())
         waiting.append((write, done))
+        self._press()
         if len(waiting) > 1 or id in self._working:
             return
         if self._slow or self._world.now < self._disk.refuses_until:
             self._later(id)
         else:
             self._work(id)
+
+    def _press(self) -> None:
+        waiting = sum(map(len, self._waiting.values()))
+        full = waiting > _FULL or (self._full and waiting >= _ROOM)
+        if full != self._full:
+            self._full = full
+            self._world.injected["store behind"] += full
+            self.pressure(full)
 
     def _later(self, id: str) -> None:
         self._world.soon(lambda: self._work(id), self._slow or 0.05)
@@ -162,6 +175,7 @@ class SimStore(Store):
             self._world.point("once it is kept")
             done(None)
         self._working.discard(id)
+        self._press()
         if waiting:
             self._later(id)
 

@@ -17,7 +17,7 @@ import os
 import random
 import syslog
 import tempfile
-from errno import ENODATA
+from errno import ENODATA, EOVERFLOW
 from pathlib import Path
 from typing import Any, Callable, Counter, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
 
@@ -404,6 +404,8 @@ class Story:
 
         def ended(errno: int, text: str) -> None:
             user.watching = 0
+            if errno == EOVERFLOW:
+                self._watch_again(user)
             if errno == ENODATA and user.seen[-1].get("state") not in ENDS:
                 raise Violation(f"the stream of {user.id} ended with {user.seen[-1]}")
 
@@ -414,7 +416,7 @@ class Story:
         self._ask("watch", {"id": user.id, "since": since}, took, ended, caller=caller)
 
     def _watch_again(self, user: _User) -> None:
-        """A halted one has ended its streams, and carries on. A stream is another request: not within this one."""
+        """A stream has ended, or was cut, and there may be more. It is another request: not within this one."""
         self.world.soon(lambda: self._watch(user))
 
     def _tend(self, user: _User) -> None:
