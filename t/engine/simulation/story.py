@@ -45,6 +45,8 @@ _PATIENCE = 400.0
 #: steps, and seconds, in which all must have come to its end; a clock that was set back delays timers as much
 _MOST_STEPS = 150_000
 _LONGEST = 30_000.0
+#: seconds after which what is due and not done was forgotten
+_LATE = 10.0
 
 
 class Outcome(NamedTuple):
@@ -131,6 +133,9 @@ class Story:
         self.lives = 0
         self._restart_due = False
         self._errors: List[str] = []
+        #: what is due and was not done -> since when
+        self._due: Dict[Any, float] = {}
+        self._steps = 0
         self._purged = False
         if faults:
             self._plan_faults(r)
@@ -459,6 +464,29 @@ class Story:
                 ends = counts["success"] + counts["failed"] + counts["cancelled"]
                 if counts["submitted"] != jobs or counts["finished"] != ends or min(counts.values()) < 0:
                     raise Violation(f"{running.id}: {group} counts {counts}")
+
+        self._steps += 1
+        if self._steps % 8 == 0:
+            self._look_for_the_forgotten()
+
+    def _look_for_the_forgotten(self) -> None:
+        """What the engine has asked for is done, if the service lives and the store writes: timers, and the end of jobs."""
+        due: Dict[Any, float] = {}
+        if self.service is not None and self.world.now > self.disk.refuses_until + 5:
+            for running in self.service._running.values():
+                if running.frozen or running.engine.final is not None:
+                    continue
+                for timer, at in running.engine.timers.items():
+                    if at < self.world.clock():
+                        due[self.lives, running.id, timer, at] = self.world.now
+                for job in running.engine.jobs.values():
+                    real = self.manager.jobs.get(job.id or 0)
+                    if job.doomed and real is not None and real.state in ("pending", "running"):
+                        due[self.lives, running.id, job.key] = self.world.now
+        self._due = {what: self._due.get(what, now) for what, now in due.items()}
+        for what, since in self._due.items():
+            if self.world.now - since > _LATE:
+                raise Violation(f"for {self.world.now - since:g} s this has been due: {what}")
 
     def _judge(self, user: _User) -> Outcome:
         """Hold what the service told against the log, the queue, and what its user saw."""
