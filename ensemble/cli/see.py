@@ -10,9 +10,9 @@ from argparse import Namespace
 from datetime import datetime
 from typing import Any, Dict, List, Optional
 
-from ensemble.cli.common import ask, asked_for_formats, connected, out, out_json, out_table
+from ensemble.cli.common import ask, asked_for_formats, connected, out, out_json, out_table, say
 from ensemble.cli.narrate import log_line
-from ensemble.cli.summary import all_jobs, ended, group_lines, metric_lines, rule_lines
+from ensemble.cli.summary import AllJobs, ended, group_lines, metric_lines, parameter_lines, rule_lines
 from ensemble.cli.table import Named
 
 LIST_FIELDS = {
@@ -104,7 +104,7 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
     lines = [ended(answer)]
     if begun is not None:
         lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
-    for part in (group_lines(answer), rule_lines(answer), metric_lines(answer)):
+    for part in (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer)):
         if part:
             lines += ["", *part]
     return lines
@@ -122,16 +122,29 @@ def jobs(args: Namespace) -> int:
         return 0
     client = connected(args)
     try:
-        found = list(all_jobs(client, args.id, args.group))
+        pages = AllJobs(client, args.id, args.group)
+        found = list(pages)
     finally:
         client.close()
     if args.json:
-        out_json({"jobs": found, "total": len(found)})
+        out_json({"jobs": found, "total": pages.total})
     elif args.csv:
         _csv(found)
     else:
-        out_table(args, [_job_row(job) for job in found], JOB_FORMATS, JOB_FIELDS)
+        out_table(args, [_job_row(job) for job in found], _with_parameters(found), JOB_FIELDS)
+    if pages.total > len(found):
+        say(f"{pages.total - len(found)} more wait to be submitted and are not listed")
     return 0
+
+
+def _with_parameters(found: List[Dict[str, Any]]) -> Dict[str, Named]:
+    """The formats of jobs, with a column for each parameter in those that list what a job is."""
+    names = dict.fromkeys(name for job in found for name in job.get("params") or {})
+    columns = "".join(f" +:{{params.{name}:>1h}}" for name in names)
+    return {
+        name: named if name == "output" else named._replace(format=named.format.replace(_JOB, _JOB + columns))
+        for name, named in JOB_FORMATS.items()
+    }
 
 
 def _job_row(job: Dict[str, Any]) -> Dict[str, Any]:
@@ -152,7 +165,11 @@ def _csv(found: List[Dict[str, Any]]) -> None:
     """All fields of the jobs, with a column for each parameter and value."""
     plain = ["id", "group", "state", "result", "exit_code", "signal", "cause", "attempt", "rule", "firing", "index"]
     plain += ["t_submit", "t_start", "t_end", "ranks", "where"]
-    inner = sorted({(part, name) for job in found for part in ("params", "values") for name in job.get(part) or {}})
+    inner = [
+        (part, name)
+        for part in ("params", "values")
+        for name in dict.fromkeys(n for j in found for n in j.get(part) or {})
+    ]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*plain, *(f"{part}.{name}" for part, name in inner)])
     for job in found:

@@ -15,6 +15,8 @@ from ensemble.service.client import Client
 MOST_FAILED = 10
 #: jobs asked for in one request
 PAGE = 1000
+#: jobs that wait to be submitted and are listed; there may be any number of them
+HELD = 1000
 COUNTS = ("submitted", "pending", "running", "success", "failed", "cancelled")
 #: statistics in the order in which they are shown; others follow
 STATS = ("n", "mean", "std", "min", "max", "last", "sum", "median")
@@ -35,6 +37,20 @@ def group_lines(status: Dict[str, Any]) -> List[str]:
     groups: Dict[str, Dict[str, Any]] = status.get("groups") or {}
     rows = [[group, *(of.get(key, 0) for key in COUNTS)] for group, of in groups.items()]
     return columns(["GROUP", *(key.upper() for key in COUNTS)], rows)
+
+
+def parameter_lines(status: Dict[str, Any]) -> List[str]:
+    """The parameters of each set that has some: how its points are chosen, and how many are taken. Else empty."""
+    rows = [
+        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of["total"]), of["seed"]]
+        for group, sets in (status.get("parameters") or {}).items()
+        for of in sets
+    ]
+    return columns(["GROUP", "PARAMETERS", "SAMPLE", "TAKEN", "POINTS", "SEED"], rows) if rows else []
+
+
+def _points(total: Optional[int]) -> str:
+    return "no end" if total is None else str(total)
 
 
 def metric_lines(status: Dict[str, Any]) -> List[str]:
@@ -77,19 +93,29 @@ def rule_lines(status: Dict[str, Any]) -> List[str]:
     return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
 
 
-def all_jobs(client: Client, id: str, group: Optional[str] = None) -> Iterator[Dict[str, Any]]:
-    """The ensemble's jobs in order of submission, fetched page by page. Raises a ServiceError."""
-    start = 0
-    while True:
-        payload: Dict[str, Any] = {"id": id, "start": start, "max": PAGE}
-        if group is not None:
-            payload["group"] = group
-        answer = client.call("jobs", payload)
-        jobs = answer.get("jobs") or []
-        yield from jobs
-        start += len(jobs)
-        if not jobs or start >= int(answer.get("total") or 0):
-            return
+class AllJobs:
+    """The ensemble's jobs in order of submission, fetched page by page while one iterates. Raises a ServiceError.
+
+    Of those that are not submitted yet, which come last, the first HELD; `total` counts them all.
+    """
+
+    def __init__(self, client: Client, id: str, group: Optional[str] = None) -> None:
+        self._client = client
+        self._payload = {"id": id, "max": PAGE, **({} if group is None else {"group": group})}
+        #: as the last page said
+        self.total = 0
+
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        start = held = 0
+        while True:
+            answer = self._client.call("jobs", {**self._payload, "start": start})
+            jobs = answer.get("jobs") or []
+            self.total = int(answer.get("total") or 0)
+            yield from jobs
+            start += len(jobs)
+            held += sum(job.get("state") == "held" for job in jobs)
+            if not jobs or start >= self.total or held >= HELD:
+                return
 
 
 def failed_lines(client: Client, status: Dict[str, Any]) -> List[str]:
@@ -98,7 +124,7 @@ def failed_lines(client: Client, status: Dict[str, Any]) -> List[str]:
     if not total:
         return []
     found = []
-    for job in all_jobs(client, str(status["id"])):
+    for job in AllJobs(client, str(status["id"])):
         if job.get("result") == "failed":
             found.append(job)
             if len(found) == min(MOST_FAILED, total):

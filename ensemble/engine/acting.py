@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import ending
+from ensemble.engine import calls, ending, points
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -36,7 +36,10 @@ class Firing:
         self.number = number
         #: what it fired on
         self.occasion = occasion
+        #: of its next job
         self.index = 0
+        #: functions that it has called
+        self.calls = 0
 
     def amount(self, action: Action, key: str) -> Any:
         """The number behind a key of the action, computed where an expression stands there. Raises RuleError."""
@@ -60,27 +63,37 @@ class Firing:
 def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> None:
     """Carry out the actions of a rule's firing, in order; after a `terminate` nothing more."""
     firing = Firing(engine, rule, number, occasion)
-    for action in rule.rule.actions:
-        _ACTIONS[action.name](firing, action)
-        if engine.closed:
-            return
+    try:
+        for action in rule.rule.actions:
+            perform(firing, action)
+            if engine.closed:
+                return
+    finally:
+        calls.done(firing)
+
+
+def perform(firing: Firing, action: Action) -> None:
+    """Carry out one action."""
+    _ACTIONS[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
     job = Job(key, batch.group, batch.set, batch.overrides, batch.losses)
+    job.params = engine.samples.params(batch)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
     engine.tally.touch("submitted")
-    return Submit(key, batch.group, batch.set, batch.overrides)
+    return Submit(key, batch.group, batch.set, batch.overrides, job.params)
 
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
     ending.drop(engine)
+    engine.calls.drop()
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
@@ -93,20 +106,36 @@ def _submit(firing: Firing, action: Action) -> None:
     # while it ends only the rules of the end may submit; while it halts, submissions wait for a `resume`
     refused = engine.ending not in (None, "halted") and not engine.concluding
     for number, jobs in enumerate(engine.groups[group]):
-        count = jobs.count if asked is None else asked
-        if not refused and count:
-            batch = Batch(firing.rule.id, firing.number, group, number, firing.index, count, overrides)
+        if refused:
+            break
+        taken = points.take(engine, action, asked, group, number, jobs)
+        count = taken.jobs
+        if count:
+            batch = Batch(
+                firing.rule.id,
+                firing.number,
+                group,
+                number,
+                firing.index,
+                count,
+                overrides,
+                point=taken.point,
+                points=taken.points,
+            )
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
             if engine.concluding:
                 for index in range(count):
-                    engine.emit(make_job(engine, batch._replace(first=batch.first + index, jobs=1)))
+                    engine.emit(make_job(engine, batch.job(index)))
             else:
                 engine.held.put(batch)
         firing.index += count
         total += count
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    if not total and asked != 0:
+        firing.tell(action, points.spent(engine, group), 0)
         return
     firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
     engine.tally.touch("active")
@@ -202,6 +231,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "log": _log,
     "enable": _enable,
     "disable": _enable,
+    "custom": lambda firing, action: calls.call(firing, action),
     "set": _set,
 }
 

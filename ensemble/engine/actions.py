@@ -24,13 +24,14 @@ class Submit(NamedTuple):
     """Submit one job of set number `set` (from 0, in file order) of `group`.
 
     `overrides` holds the keys of the action that outrank the group's: `duration` (seconds), `nodes`, `tasks`,
-    `urgency`.
+    `urgency`. `params` is the job's point: the value of each of its parameters.
     """
 
     key: Key
     group: str
     set: int
     overrides: Dict[str, Any] = {}
+    params: Dict[str, Any] = {}
 
 
 class Cancel(NamedTuple):
@@ -45,6 +46,13 @@ class Kill(NamedTuple):
 
     id: JobId
     signal: int
+    cause: Cause
+
+
+class Call(NamedTuple):
+    """Have a function called; `Answered` with this id comes of it. What it needs stands in the engine's state."""
+
+    call: str
     cause: Cause
 
 
@@ -72,7 +80,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Call, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
 FOR_MEMBER = (Submit, Cancel, Kill)

@@ -105,7 +105,7 @@ def stopped(engine: Engine) -> bool:
 
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
-    if engine.jobs or engine.held.total or AGAIN in engine.timers:
+    if engine.jobs or engine.held.total or engine.calls.pending or AGAIN in engine.timers:
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")
@@ -129,7 +129,7 @@ def look(engine: Engine) -> None:
                 engine.idle_seen = False
         if engine.ending is None and not _busy(engine) and not any(r.keeps_alive for r in engine.book.rules):
             engine.ending, engine.reason = verdict.judge(engine)
-    if engine.ending is not None and not engine.jobs:
+    if engine.ending is not None and not engine.jobs and not engine.calls.pending:
         _conclude(engine)
 
 
@@ -148,7 +148,7 @@ def _conclude(engine: Engine) -> None:
             for number in engine.book.on("end", engine.ending):
                 engine.occasion(engine.book.rules[number], Occasion(f"end {engine.ending}", state=engine.ending))
         engine.closed = True
-        if engine.jobs:
+        if engine.jobs or engine.calls.pending:
             return
     engine.final, engine.t_end = engine.ending, engine.t
     engine.ending = None

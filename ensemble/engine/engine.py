@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, ending, life
+from ensemble.engine import acting, calls, ending, life
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -26,6 +26,7 @@ from ensemble.engine.events import (
     JOB_EVENTS,
     Acknowledged,
     ActionDone,
+    Answered,
     Begin,
     Command,
     Event,
@@ -40,6 +41,7 @@ from ensemble.engine.events import (
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
+from ensemble.engine.points import Samples
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -89,6 +91,10 @@ class Engine:
         self.book = RuleBook(spec)
         self.tally = Tally(self.groups, self.book.reads, self.book.shows)
         self.held = Held()
+        self.calls = calls.Calls()
+        #: the points of groups with parameters; of each set how many were taken
+        self.samples = Samples(self.groups)
+        self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
         self.by_id: Dict[int, Job] = {}
@@ -117,8 +123,7 @@ class Engine:
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
         self.refused: Dict[Key, Optional[int]] = {}
-        #: job events of RFC 21 that are needed beyond BASE_EVENTS
-        self.wanted_events = frozenset(JOB_EVENTS if spec.logging.debug else self.book.on_event) - {*BASE_EVENTS}
+        self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
         self._takers: Dict[type, Callable[[Any], None]] = {
@@ -133,6 +138,7 @@ class Engine:
             InDoubt: self._in_doubt,
             Frozen: self._freeze,
             Recovered: self._thaw,
+            Answered: lambda event: calls.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {
@@ -173,9 +179,27 @@ class Engine:
         self.state_record()
         self._arm()
         for rule in self.book.rules:
-            if rule.rule.trigger == "timer":
-                self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
+            self._wind(rule)
         self.occur("start")
+
+    def want(self) -> None:
+        """Name the job events of RFC 21 that are needed beyond BASE_EVENTS."""
+        needed = JOB_EVENTS if self.spec.logging.debug else self.book.on_event
+        self.wanted_events = frozenset(needed) - {*BASE_EVENTS}
+
+    def joined(self, rule: RuleState) -> None:
+        """A rule was added while the ensemble runs: what it waits for counts from now on."""
+        if not ending.stopped(self):
+            self._arm()
+            self._wind(rule)
+        if rule.rule.trigger == "start":
+            self.occasion(rule, Occasion("start"))
+        elif rule.rule.when is not None and rule.rule.trigger == "metric":
+            self.tally.due.add(rule.number)
+
+    def _wind(self, rule: RuleState) -> None:
+        if rule.rule.trigger == "timer":
+            self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
 
     def _arm(self) -> None:
         """Set the timer of the limit and those that beat, where they are not set."""
@@ -429,11 +453,12 @@ class Engine:
             self.fail_rule(rule, exc)
 
     def fail_rule(self, rule: RuleState, exc: Exception) -> None:
-        """The rule raised: it never fires again, and the ensemble stops, to end failed."""
-        rule.error = str(exc) if isinstance(exc, RuleError) else f"{type(exc).__name__}: {exc}"
+        """The rule raised: its `on_error` says whether the ensemble stops, to end failed, or it rests, or goes on."""
+        rule.fail(str(exc) if isinstance(exc, (RuleError, calls.FunctionFailed)) else f"{type(exc).__name__}: {exc}")
         self.record("error", rule=rule.id, text=f"rule '{rule.id}' failed: {rule.error}")
-        self.decreed = "failed"
-        ending.end(self, "failed", f"rule '{rule.id}' failed: {rule.error}")
+        if rule.failed:
+            self.decreed = "failed"
+            ending.end(self, "failed", f"rule '{rule.id}' failed: {rule.error}")
 
     # ---- what goes out
 

@@ -162,8 +162,27 @@ class Command(NamedTuple):
     data: Dict[str, Any] = {}
 
 
+class Answered(NamedTuple):
+    """A function has answered the call of that id, or failed; `data` as `ensemble.engine.calls.take` reads it."""
+
+    t: float
+    call: str
+    data: Dict[str, Any]
+
+
 Event = Union[
-    Begin, JobEvent, Acknowledged, Refused, ActionDone, TimerExpired, Command, Lost, InDoubt, Frozen, Recovered
+    Begin,
+    JobEvent,
+    Acknowledged,
+    Refused,
+    ActionDone,
+    TimerExpired,
+    Command,
+    Lost,
+    InDoubt,
+    Frozen,
+    Recovered,
+    Answered,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]

@@ -89,6 +89,7 @@ class Job:
     __slots__ = (
         "cause",
         "doomed",
+        "ended",
         "entered",
         "exception",
         "exit_code",
@@ -140,6 +141,8 @@ class Job:
         self.note: Optional[str] = None
         #: what to say of it should the queue find it invalid; None until the submission is answered
         self.refusal: Optional[str] = None
+        #: which of the ensemble's jobs it was to end, from 1; None until then, and for an attempt that is tried again
+        self.ended: Optional[int] = None
         #: a rule or the user has asked for its end
         self.doomed = False
         #: the signal that a rule sent, the first one that ends a process or else the last; 0 is none
@@ -251,6 +254,7 @@ class Job:
             "ranks": self.ranks,
             "params": self.params,
             "values": self.values,
+            "ended": self.ended,
         }
 
     def to_json(self) -> List[Any]:

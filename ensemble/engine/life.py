@@ -174,6 +174,7 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
         job.overrides,
         attempt=key.attempt + 1,
         losses=job.losses + 1,
+        points=[job.params] if job.params else None,
     )
     if engine.concluding:
         engine.emit(acting.make_job(engine, again_as))
@@ -205,6 +206,8 @@ def _count_end(engine: Engine, job: Job) -> None:
         duration = max(0.0, job.t_end - job.t_start)
         pending = max(0.0, job.t_start - job.t_submit) if job.t_submit is not None else None
     engine.tally.ended(group, result, duration, pending)
+    engine.calls.ended += 1
+    job.ended = engine.calls.ended
     _record(engine, job, "finish")
     engine.occur("job-finish", group, job)
     engine.occur(verdict.TRIGGER[result], group, job)
@@ -224,6 +227,7 @@ def _leave(engine: Engine, job: Job) -> None:
     del engine.group_jobs[job.group][job.key]
     if job.id is not None:
         engine.by_id.pop(job.id, None)
+    engine.calls.rows += 1
     engine.emit(Finished(job.row()))
 
 

@@ -7,7 +7,7 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
@@ -19,6 +19,8 @@ from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+#: statistics that are kept of every group where functions take part
+FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 
 #: heartbeat rules with one of these actions keep an ensemble alive, and rules on one of these triggers do
 _LASTING = ("submit", "custom")
@@ -31,7 +33,19 @@ FIRE, DROP, LATER = "fire", "drop", "later"
 class RuleState:
     """One rule: its file's words compiled, and how far it has come."""
 
-    __slots__ = ("condition", "enabled", "error", "fired", "metric", "missed", "number", "rule", "skip", "until")
+    __slots__ = (
+        "condition",
+        "enabled",
+        "error",
+        "failed",
+        "fired",
+        "metric",
+        "missed",
+        "number",
+        "rule",
+        "skip",
+        "until",
+    )
 
     def __init__(
         self, number: int, rule: Rule, metric: Optional[Metric], condition: Union[Condition, Expression, None]
@@ -50,7 +64,9 @@ class RuleState:
         self.until = 0.0
         #: an occasion was dropped in this cooldown, and its end is looked at once more
         self.missed = False
-        #: why it failed; a failed rule never fires again
+        #: a failed rule never fires again
+        self.failed = False
+        #: why it failed, or went wrong the last time where it goes on all the same
         self.error: Optional[str] = None
 
     @property
@@ -67,11 +83,12 @@ class RuleState:
     @property
     def live(self) -> bool:
         """Can it still fire, if an occasion comes?"""
-        return self.enabled and self.error is None and self.remaining != 0
+        return self.enabled and not self.failed and self.remaining != 0
 
     @property
     def submits(self) -> bool:
-        return any(action.name == "submit" for action in self.rule.actions)
+        """Does it submit, or call a function, which may?"""
+        return any(action.name in ("submit", "custom") for action in self.rule.actions)
 
     @property
     def limited(self) -> bool:
@@ -113,9 +130,17 @@ class RuleState:
         self.until = t + self.rule.cooldown if self.rule.cooldown else 0.0
         return self.fired
 
+    def fail(self, error: str) -> None:
+        """It has gone wrong; `on_error` says what that means for it."""
+        self.error = error
+        if self.rule.on_error == "fail":
+            self.failed = True
+        elif self.rule.on_error == "disable":
+            self.enabled = False
+
     def state(self, t: float) -> str:
         """For people: failed, disabled, spent, cooldown or ready."""
-        if self.error is not None:
+        if self.failed:
             return "failed"
         if self.remaining == 0:
             return "spent"
@@ -127,16 +152,25 @@ class RuleState:
         return SetTimer(f"{COOLDOWN}{self.number}", self.until)
 
     def to_json(self) -> List[Any]:
-        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error]
+        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error]
 
     def restore(self, state: Any) -> None:
         """Take up what `to_json` wrote. Raises RecordError."""
         try:
-            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.error = state
+            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error = state
         except (TypeError, ValueError) as exc:
             raise RecordError(f"this is no state of a rule: {str(state)[:120]}") from exc
         if id != self.id:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
+
+
+def _for_functions(groups: Iterable[str]) -> Iterator[Metric]:
+    """What a function may read of every group, whatever it asks for."""
+    for group in groups:
+        for stat in FOR_FUNCTIONS:
+            yield Metric(stat, group, "success", "duration")
+            yield Metric(stat, group, "success", "pending")
+            yield Metric(stat, group, "", metrics.LEGACY_PENDING)
 
 
 class RuleBook:
@@ -159,29 +193,45 @@ class RuleBook:
         self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
-        for number, rule in enumerate(spec.rules):
-            metric: Optional[Metric] = None
-            condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
-            self.judged.update(conditions.metrics_of(condition))
-            if rule.trigger == "metric":
-                metric = metrics.parse(rule.name or "", groups)
-                self.judged.add(metric)
-                for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
-                    self.reads.setdefault(read, []).append(number)
-            else:
-                named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
-                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
-                self.shows.update(conditions.metrics_of(condition))
-            for action in rule.actions:
-                for _, text in reading.texts(action):
-                    self.shows.update(self.expression(text).metrics)
-                for shown in reading.log_reads(action, groups):
-                    self._shown[shown.path] = shown
-                    if shown.metric is not None:
-                        self.shows.add(shown.metric)
-            state = RuleState(number, rule, metric, condition)
-            self.rules.append(state)
-            self.by_id[rule.id] = state
+        for rule in spec.rules:
+            self._put(rule)
+        if spec.steered:
+            self.shows.update(_for_functions(groups))
+        self._index()
+
+    def add(self, rule: Rule) -> RuleState:
+        """A rule joins the others while the ensemble runs."""
+        state = self._put(rule)
+        self._index()
+        return state
+
+    def _put(self, rule: Rule) -> RuleState:
+        number, groups = len(self.rules), self._groups
+        metric: Optional[Metric] = None
+        condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
+        self.judged.update(conditions.metrics_of(condition))
+        if rule.trigger == "metric":
+            metric = metrics.parse(rule.name or "", groups)
+            self.judged.add(metric)
+            for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+                self.reads.setdefault(read, []).append(number)
+        else:
+            named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
+            self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            self.shows.update(conditions.metrics_of(condition))
+        for action in rule.actions:
+            for _, text in reading.texts(action):
+                self.shows.update(self.expression(text).metrics)
+            for shown in reading.log_reads(action, groups):
+                self._shown[shown.path] = shown
+                if shown.metric is not None:
+                    self.shows.add(shown.metric)
+        state = RuleState(number, rule, metric, condition)
+        self.rules.append(state)
+        self.by_id[rule.id] = state
+        return state
+
+    def _index(self) -> None:
         #: event of RFC 21 -> triggers that rules have on it, apart from how jobs end
         self.on_event: Dict[str, Tuple[str, ...]] = {}
         used = {trigger for trigger, _ in self._by_trigger}

@@ -29,6 +29,7 @@ _PLAIN = (
     "limits",
     "unfinished",
     "sent",
+    "taken",
     "unanswered",
     "allowance",
     "t_allowance",
@@ -53,6 +54,7 @@ def snapshot(engine: Engine) -> Dict[str, Any]:
         due=sorted(engine.tally.due),
         completed=sorted(engine.completed),
         held=engine.held.to_json(),
+        calls=engine.calls.to_json(),
         jobs=[job.to_json() for job in engine.jobs.values()],
         refused=[[str(key), id] for key, id in engine.refused.items()],
     )
@@ -74,6 +76,7 @@ def restore(spec: Spec, state: Any) -> Engine:
         engine = Engine(spec, state["id"])
         for name in _PLAIN:
             setattr(engine, name, _copy(state[name]))
+        engine.calls.restore(engine, _copy(state["calls"]))
         if len(state["rules"]) != len(engine.book.rules):
             raise RecordError(f"a snapshot of {len(state['rules'])} rules for a file of {len(engine.book.rules)}")
         for rule, record in zip(engine.book.rules, state["rules"]):

@@ -56,6 +56,20 @@ class Statistics:
         #: values that were no finite number
         self.refused = 0
 
+    def want(self, stat: str) -> None:
+        """Compute this one too, from the next value on."""
+        if stat in self.wanted:
+            return
+        self.wanted |= {stat}
+        if stat in _MOMENTS - {"n"}:
+            self._moments = river.Var() if self._moments is None else self._moments
+        elif stat not in ("n", "last"):
+            self._others[stat] = _make(stat)
+
+    def get_n(self) -> int:
+        """Values so far."""
+        return self._n
+
     def update(self, x: float) -> bool:
         """Feed one value. False, and nothing is fed, if it is NaN or infinite."""
         if not math.isfinite(x):
@@ -82,15 +96,17 @@ class Statistics:
             return self._last
         value: Optional[float]
         if stat == "mean":
-            value = self._moments.mean.get()
+            # none where it was wanted only after the last value
+            value = self._moments.mean.get() if self._moments.mean.n else None
         elif stat in _MOMENTS:
-            if self._n < 2:
+            n = self._moments.mean.n
+            if n < 2:
                 return None
             value = max(0.0, self._moments.get())
             if stat == "std":
                 value = math.sqrt(value)
             elif stat == "sem":
-                value = math.sqrt(value / self._n)
+                value = math.sqrt(value / n)
         else:
             value = self._others[stat].get()
         return value if value is not None and math.isfinite(value) else None
@@ -108,7 +124,9 @@ class Statistics:
             "n": self._n,
             "last": None if self._last is None else self._last.hex(),
             "refused": self.refused,
-            "moments": None if moments is None else [float(v).hex() for v in (moments.mean._mean, moments._S)],
+            "moments": None
+            if moments is None
+            else [int(moments.mean.n), *(float(v).hex() for v in (moments.mean._mean, moments._S))],
             "others": {name: _dump(stat) for name, stat in self._others.items()},
         }
 
@@ -121,8 +139,9 @@ class Statistics:
             self._last = None if state["last"] is None else float.fromhex(state["last"])
             self.refused = int(state["refused"])
             if self._moments is not None:
-                mean, s = (float.fromhex(v) for v in state["moments"])
-                self._moments.mean.n = type(self._moments.mean.n)(self._n)
+                n, *floats = state["moments"]
+                mean, s = (float.fromhex(v) for v in floats)
+                self._moments.mean.n = type(self._moments.mean.n)(n)
                 self._moments.mean._mean = mean
                 self._moments._S = s
             for name, stat in self._others.items():

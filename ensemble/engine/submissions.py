@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional
 
 from ensemble.errors import RecordError
+from ensemble.spec.space import Point
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,13 @@ class Batch(NamedTuple):
     #: of a job that is tried again: the attempt, and how many were lost before
     attempt: int = 0
     losses: int = 0
+    #: its first point: a number of the set's points, or a place in `points` where these are given
+    point: int = 0
+    points: Optional[List[Point]] = None
+
+    def job(self, index: int) -> Batch:
+        """That one of its jobs, from 0, as a batch of one."""
+        return self._replace(first=self.first + index, jobs=1, point=self.point + index)
 
 
 class Held:
@@ -49,9 +57,9 @@ class Held:
         if batch.jobs == 1:
             self._batches.popleft()
         else:
-            self._batches[0] = batch._replace(first=batch.first + 1, jobs=batch.jobs - 1)
+            self._batches[0] = batch.job(1)._replace(jobs=batch.jobs - 1)
         self._count(batch.group, -1)
-        return batch._replace(jobs=1)
+        return batch.job(0)
 
     def drop(self, group: Optional[str] = None) -> List[Batch]:
         """Forget what waits, of one group or of all. Returns what was dropped."""

@@ -42,23 +42,42 @@ class Tally:
             for state in _SHOWN_STATES:
                 for variable in _SHOWN_VARIABLES:
                     wanted[group, state, variable] = set(SHOWN)
-        for metric, rules in reads.items():
-            if metric.stat in GROUPLESS:
-                self._groupless_readers[metric.stat, metric.variable] = tuple(rules)
-            elif metric.stat == "count":
-                self._count_readers[metric.group, metric.state] = tuple(rules)
-            else:
-                where = (metric.group, metric.state, metric.variable)
-                wanted.setdefault(where, set()).add(metric.stat)
-                self._stat_readers[where] = tuple(sorted({*self._stat_readers.get(where, ()), *rules}))
-        for metric in shows:
-            if metric.stat != "count" and metric.stat not in GROUPLESS:
-                wanted.setdefault((metric.group, metric.state, metric.variable), set()).add(metric.stat)
         self._wanted = wanted
         # made at the first value: of a thousand groups most have none yet
         self._stats: Dict[Tuple[str, str, str], Statistics] = {}
+        for metric, rules in reads.items():
+            self._want(metric, rules)
+        self.show(shows)
+
+    def show(self, metrics: Iterable[Metric]) -> None:
+        """Keep these from now on, for those who look; they wake no rule."""
+        for metric in metrics:
+            self._want(metric, ())
         #: groups whose pending jobs' ages are wanted at each heartbeat
-        self.aged = tuple(g for g in self.groups if any((g, "", v) in wanted for v in ("waiting", LEGACY_PENDING)))
+        self.aged = tuple(
+            g for g in self.groups if any((g, "", v) in self._wanted for v in ("waiting", LEGACY_PENDING))
+        )
+
+    def watch(self, metric: Metric, rule: int) -> None:
+        """Wake that rule at changes of the metric, and keep it from now on."""
+        self._want(metric, (rule,))
+
+    def _want(self, metric: Metric, rules: Iterable[int]) -> None:
+        readers: Dict[Any, Readers]
+        where: Any
+        if metric.stat in GROUPLESS:
+            readers, where = self._groupless_readers, (metric.stat, metric.variable)
+        elif metric.stat == "count":
+            readers, where = self._count_readers, (metric.group, metric.state)
+        else:
+            readers, where = self._stat_readers, (metric.group, metric.state, metric.variable)
+            wanted = self._wanted.setdefault(where, set())
+            if metric.stat not in wanted:
+                wanted.add(metric.stat)
+                if where in self._stats:
+                    self._stats[where].want(metric.stat)
+        if rules:
+            readers[where] = tuple(sorted({*readers.get(where, ()), *rules}))
 
     @property
     def wants_heartbeat(self) -> bool:
@@ -127,6 +146,10 @@ class Tally:
                 name = "legacy-pending" if variable == LEGACY_PENDING else variable
                 table.setdefault(group, {}).setdefault(state or "pending", {})[name] = values
         return table
+
+    def rows(self) -> List[List[Any]]:
+        """All statistics that have a value: group, state ('' where it has none), variable, and name to value."""
+        return [[*where, stats.values()] for where, stats in self._stats.items() if stats.get_n()]
 
     def _feed(self, group: str, state: str, variable: str, value: float) -> None:
         where = (group, state, variable)

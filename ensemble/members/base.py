@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.events import Event, JobId, Key
+from ensemble.errors import MemberError
 from ensemble.spec.models import Spec
 
 #: Called with the ensemble's id and the event.
@@ -51,6 +52,14 @@ class Timer(ABC):
         """Never call back. Harmless when it already has."""
 
 
+class Watch(ABC):
+    """A file descriptor that is being watched."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Never call back. Harmless when called again; call it before the descriptor is closed."""
+
+
 class Member(ABC):
     """A queue. One service drives one member from one thread, the thread that runs the member's event loop."""
 
@@ -60,6 +69,8 @@ class Member(ABC):
     capabilities: FrozenSet[str]
     #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
     t_up: float = 0.0
+    #: what `flux.Flux` takes to reach the instance that this is the queue of; None where it is none of Flux
+    uri: Optional[str] = None
 
     @abstractmethod
     def start(self, deliver: Deliver) -> None:
@@ -82,6 +93,14 @@ class Member(ABC):
         `Acknowledged`, `Refused` or `InDoubt`, submitting it where it is certain that it was not; and at last, once
         what the queue has told of the past is delivered, `Recovered`.
         """
+
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        """From now on an open ensemble needs these events (RFC 21) beyond BASE_EVENTS: those that it had, and more."""
+        raise MemberError(f"the queue '{self.name}' cannot follow more events of a job than those asked for at first")
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        """Call back from the event loop whenever `fd` can be read, or with `write` written, until it is cancelled."""
+        raise MemberError(f"the queue '{self.name}' runs no custom functions")
 
     @abstractmethod
     def perform(self, ensemble: str, action: Action) -> None:
@@ -109,6 +128,6 @@ class Member(ABC):
         """The id as users of this queue write it."""
         return str(id)
 
-    def where(self, ensemble: str, id: JobId) -> str:
-        """Where the output of a job lies: a path, or a command that prints it."""
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
+        """Where the output of a job with these parameters lies: a path, or a command that prints it."""
         return ""

@@ -18,12 +18,13 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
 
 import flux
+from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
@@ -48,8 +49,22 @@ class _Ensemble:
     def __init__(self, spec: Spec, submitter: Submitter) -> None:
         self.spec = spec
         self.submitter = submitter
-        #: (group, set, overrides) to the template
+        #: (group, set, overrides, names of parameters) to the template
         self.templates: Dict[Tuple[Any, ...], Template] = {}
+
+
+class _Watch(Watch):
+    """A watcher of the reactor."""
+
+    def __init__(self, watcher: Any) -> None:
+        self._watcher = watcher
+        watcher.start()
+
+    def cancel(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.destroy()
+            self._watcher = None
 
 
 class FluxMember(Member):
@@ -75,6 +90,7 @@ class FluxMember(Member):
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
+            self.uri = str(self.handle.attr_get("local-uri"))
             self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
@@ -126,7 +142,7 @@ class FluxMember(Member):
         opened = _Ensemble(spec, submitter)
         for group, sets in spec.groups.items():
             for number in range(len(sets)):
-                self._template(ensemble, opened, group, number, {})
+                self._template(ensemble, opened, Submit(Key(ensemble, "", 0, 0, 0), group, number))
         self._open[ensemble] = opened
         self._requests.open(ensemble)
         self._journal.open(ensemble, events)
@@ -139,20 +155,29 @@ class FluxMember(Member):
         self._known[ensemble] = dict(known), t
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
-            made = self._template(ensemble, self._open[ensemble], one.group, one.set, one.overrides)
-            self._requests.doubt(ensemble, one.key, made, t)
+            made = self._template(ensemble, self._open[ensemble], one)
+            self._requests.doubt(ensemble, one.key, made, one.params, t)
         if doubtful or known:
             self._journal.witness(t)
+
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        """Follow more events; submissions wait until they are covered."""
+        self._journal.want(ensemble, events)
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        """Call back from the reactor."""
+        events = FLUX_POLLOUT if write else FLUX_POLLIN
+        return _Watch(self.handle.fd_watcher_create(fd, guarded(self._log, lambda *_: callback()), events))
 
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
         if isinstance(action, Submit):
             try:
-                made = self._template(ensemble, self._open[ensemble], action.group, action.set, action.overrides)
+                made = self._template(ensemble, self._open[ensemble], action)
             except MemberError as exc:
                 self._post(ensemble, Refused(self._clock(), action.key, str(exc)))
             else:
-                self._requests.submit(ensemble, action.key, made)
+                self._requests.submit(ensemble, action.key, made, action.params)
         elif isinstance(action, (Cancel, Kill)):
             self._requests.act(ensemble, action)
         else:
@@ -202,18 +227,18 @@ class FluxMember(Member):
         """The job id in its F58 form, in ASCII."""
         return f58(id)
 
-    def where(self, ensemble: str, id: JobId) -> str:
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         """The output file of a job that has one and did not end long ago; else a command that prints it."""
         return self._journal.output(id) or f"flux job attach {f58(id)}"
 
-    def _template(
-        self, ensemble: str, opened: _Ensemble, group: str, number: int, overrides: Dict[str, Any]
-    ) -> Template:
-        name = (group, number, *sorted(overrides.items()))
+    def _template(self, ensemble: str, opened: _Ensemble, one: Submit) -> Template:
+        name = (one.group, one.set, *sorted(one.overrides.items()), *one.params)
         made = opened.templates.get(name)
         if made is None:
-            jobs = opened.spec.groups[group][number]
-            made = template(jobs, ensemble, opened.submitter, umask=self._umask, overrides=overrides)
+            jobs = opened.spec.groups[one.group][one.set]
+            made = template(
+                jobs, ensemble, opened.submitter, umask=self._umask, overrides=one.overrides, names=tuple(one.params)
+            )
             if len(opened.templates) >= _MAX_TEMPLATES:
                 opened.templates.clear()
             opened.templates[name] = made

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From a set of a group to the jobspec (RFC 25, version 1) of each of its jobs. Does not import flux.
 
-A jobspec is built and turned into JSON once for a set (and once more for each combination of overrides). The key, the
-only thing that differs from job to job, stands in it as a mark; `Template.fill` puts the job's key in its place.
+A jobspec is built and turned into JSON once for a set (and once more for each combination of overrides, and of names of
+parameters). What differs from job to job, its key and its parameters, has places in that text; `Template.fill` puts it in.
 The shape of the resources, the environment and the limits that travel are what `flux submit` would make of the same
 request.
 """
@@ -13,14 +13,18 @@ import copy
 import json
 import math
 import posixpath
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
 
 from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
+from ensemble.spec import templates
 from ensemble.spec.models import JobSet
+from ensemble.spec.space import Point
 
 #: where a job carries its key, under attributes.user
 KEY_ATTRIBUTE = "ensemble"
+#: and its parameters, a mapping of names to values
+PARAMS_ATTRIBUTE = "ensemble_params"
 
 #: what the job shell replaces by the job's id in ASCII
 ID_TAG = "{{id.f58plain}}"
@@ -38,19 +42,59 @@ _LONGEST_ARGUMENT = 64 * 1024
 _SCRIPT_FILE = "ensemble-script"
 
 
+#: what stands in a place of a jobspec, as JSON without quotes, for a job with that key and those parameters
+_Hole = Callable[[str, Point], str]
+
+
+class _Holes:
+    """The places of a jobspec that is being built. Each is a mark around its number, and no text has that mark."""
+
+    def __init__(self, taken: str) -> None:
+        self.mark = "@ENSEMBLE@"
+        while self.mark in taken:
+            self.mark += "@"
+        self.all: List[_Hole] = []
+        #: places that stand in no quotes
+        self.bare: List[str] = []
+        self._places: Dict[str, str] = {}
+
+    def place(self, name: str, hole: _Hole) -> str:
+        """The place for what `hole` answers, the same for the same name."""
+        if name not in self._places:
+            self._places[name] = f"{self.mark}{len(self.all)}{self.mark}"
+            self.all.append(hole)
+        return self._places[name]
+
+
 class Template:
-    """A jobspec that lacks its key. `urgency` is not part of a jobspec but goes with the submission."""
+    """A jobspec with places for a job's key and parameters. `urgency` goes with the submission, not in the jobspec."""
 
-    __slots__ = ("_parts", "urgency")
+    __slots__ = ("_holes", "_parts", "urgency")
 
-    def __init__(self, jobspec: Mapping[str, Any], mark: str, urgency: int) -> None:
+    def __init__(self, jobspec: Mapping[str, Any], holes: _Holes, urgency: int) -> None:
         text = json.dumps(jobspec, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        self._parts: List[bytes] = [part.encode() for part in text.split(mark)]
+        for place in holes.bare:
+            text = text.replace(f'"{place}"', place)
+        parts = text.split(holes.mark)
+        #: what stands between the places, and the number of the place behind each but the last
+        self._parts: List[Tuple[bytes, int]] = [
+            (part.encode(), int(number)) for part, number in zip(parts[::2], [*parts[1::2], "-1"])
+        ]
+        self._holes = holes.all
         self.urgency = urgency
 
-    def fill(self, key: str) -> bytes:
-        """The jobspec of the job with this key, as JSON."""
-        return json.dumps(key, ensure_ascii=False)[1:-1].encode().join(self._parts)
+    def fill(self, key: str, params: Point) -> bytes:
+        """The jobspec of the job with this key and these parameters, as JSON.
+
+        Raises ValueError with a sentence where a value does not fit the format of its place.
+        """
+        values = [hole(key, params).encode() for hole in self._holes]
+        values.append(b"")
+        made = bytearray()
+        for part, number in self._parts:
+            made += part
+            made += values[number]
+        return bytes(made)
 
 
 def template(
@@ -60,8 +104,9 @@ def template(
     *,
     umask: Optional[int] = None,
     overrides: Optional[Mapping[str, Any]] = None,
+    names: Collection[str] = (),
 ) -> Template:
-    """The template of one set's jobs.
+    """The template of one set's jobs, which have the parameters `names`.
 
     `umask` is the one that jobs have by themselves; where the submitter's is another one, the job sets it first.
     `overrides` outrank the set's own values. Raises MemberError, with the group's name, where Flux has no way to
@@ -70,19 +115,46 @@ def template(
     if overrides:
         jobs = jobs.model_copy(update=dict(overrides))
     try:
-        jobspec = _jobspec(jobs, ensemble, submitter, umask)
-        # A mark that occurs nowhere else in the text.
-        mark, text = "@ENSEMBLE-KEY@", json.dumps(jobspec, ensure_ascii=False, allow_nan=False)
-        while mark in text:
-            mark += "@"
-        attributes = jobspec["attributes"]
-        attributes.setdefault("user", {})[KEY_ATTRIBUTE] = mark
-        attributes["system"]["environment"]["ENSEMBLE_JOB"] = mark
-        return Template(jobspec, mark, jobs.urgency)
+        holes = _Holes(json.dumps(_jobspec(jobs, ensemble, submitter, umask), ensure_ascii=False, allow_nan=False))
+        key = holes.place("key", lambda key, params: _escaped(key))
+        with_places = templates.filled(jobs, lambda text: _with_places(text, names, holes)) if names else jobs
+        jobspec = _jobspec(with_places, ensemble, submitter, umask)
+        system, user = jobspec["attributes"]["system"], jobspec["attributes"].setdefault("user", {})
+        user[KEY_ATTRIBUTE] = key
+        system["environment"]["ENSEMBLE_JOB"] = key
+        if names:
+            user[PARAMS_ATTRIBUTE] = holes.place("params", lambda key, params: json.dumps(params, ensure_ascii=False))
+            holes.bare.append(user[PARAMS_ATTRIBUTE])
+            for name in names:
+                system["environment"][templates.variable(name)] = _place(templates.Hole(name, "", 0), holes)
+            if jobs.workdir is not None:
+                # a value may make it absolute
+                system["cwd"] = holes.place("workdir", _cwd(submitter.cwd, jobs.workdir))
+        return Template(jobspec, holes, jobs.urgency)
     except UnicodeEncodeError:
         raise MemberError(f"group '{jobs.name}': its command, paths or options are not valid UTF-8") from None
     except (TypeError, ValueError) as exc:
         raise MemberError(f"group '{jobs.name}': {exc}") from None
+
+
+def _with_places(text: str, names: Collection[str], holes: _Holes) -> str:
+    parts = templates.pieces(text, names)
+    return "".join(part if isinstance(part, str) else _place(part, holes) for part in parts)
+
+
+def _place(hole: templates.Hole, holes: _Holes) -> str:
+    name = hole.name
+    return holes.place(
+        f"{{{name}:{hole.format}}}", lambda key, params: _escaped(templates.formatted(params[name], hole))
+    )
+
+
+def _cwd(begin: str, workdir: str) -> _Hole:
+    return lambda key, params: _escaped(posixpath.join(begin, templates.fill(workdir, params)))
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _jobspec(jobs: JobSet, ensemble: str, submitter: Submitter, umask: Optional[int]) -> Dict[str, Any]:

@@ -171,6 +171,15 @@ class Journal:
         if self._handler is not None:
             self._cover()
 
+    def want(self, ensemble: str, names: FrozenSet[str]) -> None:
+        """Pass on these too."""
+        watched = self._open[ensemble]
+        if not names <= watched.names:
+            watched.names |= names
+            watched.ready = False
+            if self._handler is not None:
+                self._cover()
+
     def recover(self, ensemble: str, ids: Set[int], keys: FrozenSet[Key]) -> None:
         """Before `start`: of the past, pass on the events of these jobs and of those with these keys."""
         self._open[ensemble].ids = ids

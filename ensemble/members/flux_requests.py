@@ -48,12 +48,15 @@ _LONGEST_NOTE = 200
 
 
 class _Submission:
-    __slots__ = ("ensemble", "id", "key", "since", "template")
+    __slots__ = ("ensemble", "id", "key", "params", "since", "template")
 
-    def __init__(self, ensemble: str, key: Key, template: Template, since: Optional[float] = None) -> None:
+    def __init__(
+        self, ensemble: str, key: Key, template: Template, params: Dict[str, Any], since: Optional[float] = None
+    ) -> None:
         self.ensemble = ensemble
         self.key = key
         self.template = template
+        self.params = params
         #: an earlier service may have sent it, after this time
         self.since = since
         #: the job, once the journal has shown it
@@ -114,9 +117,9 @@ class Requests:
             self._turns.append(ensemble)
         self._pump()
 
-    def submit(self, ensemble: str, key: Key, template: Template) -> None:
+    def submit(self, ensemble: str, key: Key, template: Template, params: Dict[str, Any]) -> None:
         """Send a submission, now or when it is its turn."""
-        self._queue(_Submission(ensemble, key, template))
+        self._queue(_Submission(ensemble, key, template, params))
         self._pump()
 
     def act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
@@ -124,12 +127,12 @@ class Requests:
         self._acts.append((ensemble, action))
         self._pump()
 
-    def doubt(self, ensemble: str, key: Key, template: Template, since: float) -> None:
+    def doubt(self, ensemble: str, key: Key, template: Template, params: Dict[str, Any], since: float) -> None:
         """A submission of which an earlier service does not tell whether it was sent: find out, then send or not.
 
         The ensemble was last heard of at `since`. Where its job may have been purged after that, nobody can tell.
         """
-        submission = _Submission(ensemble, key, template, since)
+        submission = _Submission(ensemble, key, template, params, since)
         self._unanswered[key] = submission
         self._aside.append(submission)
         if not self._holding:
@@ -180,7 +183,11 @@ class Requests:
 
     def _send_submission(self, submission: _Submission) -> None:
         template = submission.template
-        jobspec = template.fill(str(submission.key))
+        try:
+            jobspec = template.fill(str(submission.key), submission.params)
+        except ValueError as exc:
+            self._refuse(submission, str(exc))
+            return
         future = lib.flux_job_submit(self._handle.handle, jobspec, template.urgency, 0)
         if future == ffi.NULL:
             self._refuse(submission, os.strerror(ffi.errno))

@@ -31,7 +31,7 @@ from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optiona
 from ensemble.engine.actions import Action, Cancel, Kill, Submit
 from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
 from ensemble.members.local_process import LauncherProcess
 from ensemble.spec.models import Spec
@@ -62,6 +62,18 @@ class _Timer(Timer):
 
     def cancel(self) -> None:
         self._handle.cancel()
+
+
+class _Watch(Watch):
+    """A reader or a writer of the loop."""
+
+    def __init__(self, remove: Callable[[int], Any], fd: int) -> None:
+        self._remove, self._fd = remove, fd
+
+    def cancel(self) -> None:
+        if self._fd >= 0:
+            self._remove(self._fd)
+            self._fd = -1
 
 
 class LocalMember(Member):
@@ -137,6 +149,17 @@ class LocalMember(Member):
         """Give no job an id up to `last`: an earlier queue has given those to jobs of an ensemble taken up here."""
         self._sets.extend([_UNKNOWN] * (last + 1 - len(self._sets)))
 
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        known = self._opened(ensemble)
+        known.events |= events
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        if write:
+            self.loop.add_writer(fd, callback)
+            return _Watch(self.loop.remove_writer, fd)
+        self.loop.add_reader(fd, callback)
+        return _Watch(self.loop.remove_reader, fd)
+
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:
             return
@@ -166,12 +189,12 @@ class LocalMember(Member):
             self._launcher.close()
             self._launcher = None
 
-    def where(self, ensemble: str, id: JobId) -> str:
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         if ensemble not in self._ensembles or not 0 < id < len(self._sets):
             return ""
         if self._sets[id] == _UNKNOWN:
             return ""
-        return self._ensembles[ensemble].where(self._sets[id], id)
+        return self._ensembles[ensemble].where(self._sets[id], id, params or {})
 
     # submitting
 

@@ -10,13 +10,15 @@ import asyncio
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Optional
+from typing import Any, Dict, FrozenSet, Mapping, Optional
 
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import BASE_EVENTS, JobId
 from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
+from ensemble.spec import templates
 from ensemble.spec.models import JobSet, Spec
+from ensemble.spec.templates import PARAM
 
 #: an argument of execve(2) is shorter than this on Linux, its NUL included
 _MAX_ARGUMENT = 131072
@@ -54,9 +56,9 @@ class OpenEnsemble:
         """The path of a job's output, as a template."""
         return set.output if set.output is not None else str(self.directory / f"{set.name}-{id}.out")
 
-    def where(self, number: int, id: JobId) -> str:
+    def where(self, number: int, id: JobId, params: Mapping[str, Any]) -> str:
         """The path of the output of a job of that set; `*` stands for the task where each has its own."""
-        job = self.sets[number]
+        job = with_values(self.sets[number], params)
         path = _fill(self.output(job, id), {**_names(job, id), "taskid": "*"})
         return os.path.join(self.submitter.cwd, job.workdir or "", path)
 
@@ -64,7 +66,21 @@ class OpenEnsemble:
 class Job:
     """A job that has not ended."""
 
-    __slots__ = ("cores", "duration", "id", "key", "limit", "nodes", "owner", "set", "state", "t", "tasks", "urgency")
+    __slots__ = (
+        "cores",
+        "duration",
+        "id",
+        "key",
+        "limit",
+        "nodes",
+        "owner",
+        "params",
+        "set",
+        "state",
+        "t",
+        "tasks",
+        "urgency",
+    )
 
     def __init__(self, id: JobId, owner: OpenEnsemble, action: Submit, whole: int) -> None:
         """`whole` is the number of cores that `exclusive` takes."""
@@ -72,6 +88,7 @@ class Job:
         self.owner = owner
         self.key = action.key
         self.set = owner.groups[action.group][action.set]
+        self.params = action.params
         self.state = PENDING
         #: of its latest event, seconds since the epoch
         self.t = 0.0
@@ -87,6 +104,10 @@ class Job:
 
     def infeasible(self, cores: int) -> Optional[str]:
         """Why one node with so many cores can never run it, or None."""
+        try:
+            with_values(self.set, self.params)
+        except ValueError as exc:
+            return str(exc)
         if self.nodes > 1:
             return (
                 f"the job asks for {self.nodes} nodes and the local queue has one: ask for nodes: 1, or run inside Flux"
@@ -101,7 +122,7 @@ class Job:
 
     def request(self) -> Dict[str, Any]:
         """What the launcher must know to run it."""
-        spec, submitter = self.set, self.owner.submitter
+        spec, submitter = with_values(self.set, self.params), self.owner.submitter
         names = {**_names(spec, self.id), "size": str(self.tasks)}
         output = self.owner.output(spec, self.id)
         tasks = []
@@ -121,14 +142,16 @@ class Job:
             "cwd": os.path.join(submitter.cwd, spec.workdir or ""),
             "umask": submitter.umask,
             "rlimits": submitter.rlimits,
-            "environment": self._environment(),
+            "environment": self._environment(spec),
             "input": None if spec.input is None else _fill(spec.input, names),
             "tasks": tasks,
         }
 
-    def _environment(self) -> Dict[str, str]:
-        environment = dict(self.owner.submitter.environment)
-        for name, value in self.set.environment.items():
+    def _environment(self, spec: JobSet) -> Dict[str, str]:
+        outer = self.owner.submitter.environment.items()
+        # those of a job that we are inside of are its own
+        environment = {name: value for name, value in outer if not name.startswith(PARAM)}
+        for name, value in spec.environment.items():
             if value is None:
                 environment.pop(name, None)
             else:
@@ -139,8 +162,17 @@ class Job:
             FLUX_JOB_ID=str(self.id),
             FLUX_JOB_SIZE=str(self.tasks),
             FLUX_JOB_NNODES="1",
+            **templates.variables(self.params),
         )
         return environment
+
+
+def with_values(spec: JobSet, params: Mapping[str, Any]) -> JobSet:
+    """The set with these values in the places of its parameters. Raises ValueError where one does not fit."""
+    if not params:
+        return spec
+    filled: JobSet = templates.filled(spec, lambda text: templates.fill(text, params))
+    return filled
 
 
 def _names(spec: JobSet, id: JobId) -> Dict[str, str]:

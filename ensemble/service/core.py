@@ -28,9 +28,11 @@ from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Sin
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, take_up
+from ensemble.service.rows import held_count, held_rows
 from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
 from ensemble.service.watchers import Watcher
+from ensemble.spec import sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 from ensemble.spec.models import Limits
@@ -187,6 +189,8 @@ class Service:
             spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        seeds = sampling.draw(spec, secrets.randbelow)
+        spec = sampling.seeded(spec, seeds)
         id = self._new_id()
         engine = Engine(spec, id)
         submitter = Submitter(**request.submitter.model_dump())
@@ -200,6 +204,7 @@ class Service:
             "file": request.file,
             "text": request.text,
             "files": request.files,
+            "seeds": seeds,
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }
@@ -244,16 +249,24 @@ class Service:
             # too many to read them all for one page of them
             rows = self._store.rows(stored.id, request.start, request.max)
             rows += active[max(0, request.start - ended) :]
-            reply.send({"jobs": rows[: request.max], "total": ended + len(active)})
-            return
-        rows = []
-        for start in range(0, ended, _ROWS):
-            rows += self._store.rows(stored.id, start, _ROWS)
-        if ended <= _ROWS:
-            active = sorted([*rows, *active], key=_by_submission)
+            total = ended + len(active)
+        else:
             rows = []
-        rows = [row for row in (*rows, *active) if request.group in (None, row["group"])]
-        reply.send({"jobs": rows[request.start : request.start + request.max], "total": len(rows)})
+            for start in range(0, ended, _ROWS):
+                rows += self._store.rows(stored.id, start, _ROWS)
+            if ended <= _ROWS:
+                active = sorted([*rows, *active], key=_by_submission)
+                rows = []
+            rows = [row for row in (*rows, *active) if request.group in (None, row["group"])]
+            total = len(rows)
+            rows = rows[request.start :]
+        rows = rows[: request.max]
+        if running is not None:
+            # of what is not submitted yet there may be any number
+            begin, room = max(0, request.start - total), request.max - len(rows)
+            rows += held_rows(running.engine, request.group, begin, room)
+            total += held_count(running.engine, request.group)
+        reply.send({"jobs": rows, "total": total})
 
     def _on_watch(self, payload: Any, reply: Reply) -> None:
         request = parse(Since, payload)

@@ -12,7 +12,8 @@ submit  {text, file, files?: {NAME: text}, submitter: {environment, cwd, umask, 
 list    {} -> {ensembles: [SUMMARY, ...]}            oldest first
 status  {id: ID} -> STATUS
 jobs    {id: ID, group?, start?: 0, max?: 1000} -> {jobs: [JOB, ...], total}
-        In order of submission; where more than 10000 have ended these come first, in the order in which they did.
+        In order of submission; where more than 10000 have ended these come first, in the order in which they did. What
+        is held comes last.
 watch   {id: ID, since?: 0} -> stream of {records: [RECORD, ...]}
         Records with seq > since, then new ones as they come; an empty list every KEEPALIVE seconds; the stream ends
         (ENODATA) after the record of the final state. One request buys WATCH_RECORDS records and WATCH_MESSAGES
@@ -31,14 +32,17 @@ quit    {} -> {}                                      answered, then the service
 
 SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
 STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
-                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value}}
+                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value},
+                     parameters: {G: [{set, names, sample, seed, taken, total}]}}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
-        failed. A metric without a value is left out.
+        failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
+        None where there is no end of points.
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
          exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
-         where}
+         ended, where}
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+        ended: None, or which of the ensemble's jobs it was to end, from 1
         note: None, or the note of its exception, or the reason of its refusal
 RECORD  {seq, t, type, ...}, seq from 1 without a gap
   submitted {id, name, file, debug}

@@ -21,6 +21,7 @@ from ensemble.errors import RecordError, TransitionError
 from ensemble.members.base import Member, Submitter
 from ensemble.service.running import SHOWN, Running
 from ensemble.service.store import Stored
+from ensemble.spec import sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
 
@@ -32,7 +33,9 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
 
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
-    spec = load(stored.given["text"], stored.given["file"], Beside(stored.given.get("files"))).spec
+    given = stored.given
+    spec = load(given["text"], given["file"], Beside(given.get("files"))).spec
+    spec = sampling.seeded(spec, given.get("seeds") or {})
     snapshot = stored.snapshot
     engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
     if engine.id != stored.id:
@@ -47,9 +50,12 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
                 engine.handle(from_json(record))
     running.t_heard = engine.t
     running.over = engine.final is not None
-    doubtful = [Submit(key, job.group, job.set, job.overrides) for key, job in engine.jobs.items() if job.id is None]
+    doubtful = [
+        Submit(key, job.group, job.set, job.overrides, job.params) for key, job in engine.jobs.items() if job.id is None
+    ]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+    running.calling.followed = engine.wanted_events
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)
     return running
@@ -59,6 +65,8 @@ def take_up(running: Running, member: Member) -> None:
     """Once the member delivers: do again what may not have been done."""
     for name, at in list(running.engine.timers.items()):
         running.set_timer(name, at)
+    for id in list(running.engine.calls.pending):
+        running.calling.call(id)
     for job in list(running.engine.jobs.values()):
         if job.id is None or job.state not in (PENDING, RUNNING):
             continue
@@ -82,4 +90,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "parameters": {},
     }

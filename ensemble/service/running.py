@@ -13,7 +13,7 @@ import syslog
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from ensemble.engine.actions import FOR_MEMBER, Action, Cancel, Cause, Finished, Record, SetTimer, Submit
+from ensemble.engine.actions import FOR_MEMBER, Action, Call, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
@@ -29,6 +29,7 @@ from ensemble.engine.events import (
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
+from ensemble.service.calling import Calling
 from ensemble.service.store import Commit, Snapshot, Store
 from ensemble.service.watchers import Watcher, is_end
 
@@ -84,22 +85,20 @@ class Running:
         self._member = member
         self._store = store
         self._log = log
-        self._clock = clock
+        self.clock = clock
         self._on_end = on_end
         self._timers: Dict[str, Timer] = {}
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
+        self.calling = Calling(self, member, store, log)
 
     # ---- events in, actions out
 
     def announce(self, name: str, file: str) -> None:
         """Write the first record: what was submitted."""
-        self.seq += 1
         given = {"id": self.id, "name": name, "file": file, "debug": self.engine.spec.logging.debug}
-        record = self._numbered(Record(self.given["t_submit"], "submitted", given), self.seq)
-        self.number += 1
-        self._store.commit(self.id, Commit(self.number, [], [], [record], []), lambda error: None)
+        self.note([Record(self.given["t_submit"], "submitted", given)])
 
     def feed(self, event: Event, then: Callable[[], None] = lambda: None) -> None:
         """Take one event along the whole path; `then` is called once it is kept. Never raises."""
@@ -123,7 +122,8 @@ class Running:
             actions = self.engine.handle(event)
         except TransitionError as exc:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}: {exc}; the event is dropped")
-            actions = [Record(self._clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
+            actions = [Record(self.clock(), "error", {"text": f"{exc}; the event was dropped", "rule": None})]
+        self.calling.follow()
         records: List[Dict[str, Any]] = []
         rows: List[Dict[str, Any]] = []
         intents: List[str] = []
@@ -136,9 +136,7 @@ class Running:
             elif isinstance(action, SetTimer):
                 todo.append(action)
             else:
-                intents.append(
-                    str(action.key) if isinstance(action, Submit) else f"{type(action).__name__} {action.id}"
-                )
+                intents.append(_intent(action))
                 todo.append(action)
 
         def committed(error: Optional[str]) -> None:
@@ -156,6 +154,7 @@ class Running:
                     self._gather()
                 if ended == self._last and self.engine.final is not None:
                     self.over = True
+                    self.calling.stop()
                     self.flush()
                     self._on_end(self)
             except Exception as exc:
@@ -185,6 +184,21 @@ class Running:
             self._member.perform(self.id, action)
             if isinstance(action, Submit):
                 self.unanswered.add(action.key)
+        elif isinstance(action, Call):
+            self.calling.call(action.call)
+
+    def note(self, lines: List[Record], then: Callable[[Optional[str]], None] = lambda error: None) -> None:
+        """Keep lines that no event has caused, and show them; `then` is called once they are kept, or cannot be."""
+        records = [self._numbered(record, self.seq + n) for n, record in enumerate(lines, 1)]
+        self.seq += len(records)
+        self.number += 1
+
+        def kept(error: Optional[str]) -> None:
+            self._changed = True
+            self._gather()
+            then(error)
+
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), kept)
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -194,7 +208,7 @@ class Running:
 
         def expired() -> None:
             self._timers.pop(name, None)
-            self.feed(TimerExpired(max(self._clock(), at), name))
+            self.feed(TimerExpired(max(self.clock(), at), name))
 
         self._timers[name] = self._member.call_at(at, expired)
 
@@ -212,16 +226,14 @@ class Running:
             self._log(syslog.LOG_ERR, f"ensemble {self.id} could not be put away:\n{traceback.format_exc()}")
 
     def _bury(self) -> None:
-        now = self._clock()
+        now = self.clock()
         self.engine.final, self.engine.ending, self.engine.t_end = "failed", None, now
         self.engine.reason = self.broken
         last = [
             Record(now, "error", {"text": self.broken, "rule": None}),
             Record(now, "state", {"state": "failed", "reason": self.broken}),
         ]
-        records = [self._numbered(record, self.seq + n) for n, record in enumerate(last, 1)]
-        self.seq += len(records)
-        self.number += 1
+        self.calling.stop()
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
 
         def buried(error: Optional[str]) -> None:
@@ -234,7 +246,7 @@ class Running:
             self.flush()
             self._on_end(self)
 
-        self._store.commit(self.id, Commit(self.number, [], [], records, []), buried)
+        self.note(last, buried)
 
     def _answered(self, event: Event) -> None:
         """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
@@ -261,6 +273,7 @@ class Running:
             timer.cancel()
         self._timers.clear()
         self._flush = None
+        self.calling.stop()
         for watcher in self.watchers:
             watcher.cut(errno.ESHUTDOWN if down else errno.ECONNRESET, down or "the service is stopping")
         self.watchers.clear()
@@ -278,7 +291,7 @@ class Running:
         id = row["id"]
         if id is None:
             return {**row, "where": None}
-        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id)}
+        return {**row, "id": self._member.show(id), "where": self._member.where(self.id, id, row["params"])}
 
     def summary(self) -> Dict[str, Any]:
         """SUMMARY of the protocol."""
@@ -307,21 +320,18 @@ class Running:
                     "trigger": rule.rule.trigger,
                     "fired": rule.fired,
                     "remaining": rule.remaining,
-                    "state": rule.state(self._clock()),
+                    "state": rule.state(self.clock()),
                     "error": rule.error,
                 }
                 for rule in engine.book.rules
             ],
             "variables": dict(engine.variables),
+            "parameters": engine.samples.table(engine.taken),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:
-        """Rows of the jobs that are in the engine, in order of submission; then those that are held."""
-        rows = [self.shown_row(job.row()) for job in self.engine.jobs.values()]
-        for batch in self.engine.held:
-            for index in range(batch.first, batch.first + batch.jobs):
-                rows.append(_held_row(batch.group, batch.rule, batch.firing, index))
-        return rows
+        """Rows of the jobs that were submitted and have not left the engine; those that are held stand in `rows.py`."""
+        return [self.shown_row(job.row()) for job in self.engine.jobs.values()]
 
     # ---- those who watch
 
@@ -333,7 +343,7 @@ class Running:
 
     def _gather(self) -> None:
         if self.watchers and self._flush is None:
-            self._flush = self._member.call_at(self._clock() + _GATHER, self._flushed)
+            self._flush = self._member.call_at(self.clock() + _GATHER, self._flushed)
 
     def _flushed(self) -> None:
         self._flush = None
@@ -343,7 +353,7 @@ class Running:
         """Send each watcher what it has not seen."""
         if not self.watchers:
             return
-        now = self._clock()
+        now = self.clock()
         picture = None
         if self._changed and (now - self._pictured >= _PICTURE or self.engine.final is not None):
             self._changed, self._pictured = False, now
@@ -385,9 +395,9 @@ class Running:
             self._let_go(watcher)
 
 
-def _held_row(group: str, rule: str, firing: int, index: int) -> Dict[str, Any]:
-    row: Dict[str, Any] = dict.fromkeys(
-        ("id", "result", "exit_code", "signal", "cause", "note", "t_submit", "t_start", "t_end", "ranks", "where")
-    )
-    row.update(group=group, state="held", rule=rule, firing=firing, index=index, attempt=0, params={}, values={})
-    return row
+def _intent(action: Action) -> str:
+    if isinstance(action, Submit):
+        return str(action.key)
+    if isinstance(action, (Cancel, Kill)):
+        return f"{type(action).__name__} {action.id}"
+    return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__

@@ -2,8 +2,8 @@
 """Files that an ensemble's file names, such as `custom: {file: steer.py}`: read once, where the user submits.
 
 Law of this file: whoever loads a spec asks a `Beside` for the text of such a file and never opens one. The command has
-one that reads, relative to the folder of the ensemble's file, and keeps what it has read (`read`): that is sent along and
-stored with the ensemble. The service has one of the stored texts, so that a restart needs no file of the user's.
+one that reads, from the folder of the ensemble's file or else from its own directory, and keeps what it has read (`read`):
+that is sent along and stored with the ensemble. The service has one of the stored texts, so that a restart needs no file of the user's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ MOST, MOST_IN_ALL = 1 << 20, 2 << 20
 
 class Beside:
     """The texts of files by the names that the ensemble's file has for them."""
+
+    #: is this where the user submits, so that what is installed here is what the user has?
+    here = False
 
     def __init__(self, texts: Optional[Mapping[str, str]] = None) -> None:
         #: name as written -> text, of all that was asked for
@@ -38,7 +41,9 @@ class Beside:
 
 
 class Folder(Beside):
-    """Reads the files, each once, relative to a folder."""
+    """Reads the files, each once, relative to a folder; one that is not there, from the current directory on."""
+
+    here = True
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -46,6 +51,8 @@ class Folder(Beside):
 
     def _text(self, name: str) -> str:
         path = os.path.join(self._folder, name)
+        if not os.path.lexists(path):
+            path = name
         try:
             # as for the ensemble's own file, a FIFO must not hold us up
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -53,8 +60,6 @@ class Folder(Beside):
                 data = file.read(MOST + 1)
         except (OSError, ValueError) as exc:
             raise ValueError(f"it cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
-        if not data:
-            data = b""
         if len(data) > MOST:
             raise ValueError(f"it is larger than {MOST >> 20} MiB")
         try:

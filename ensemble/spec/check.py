@@ -9,10 +9,11 @@ value has the wrong shape, since the models tell that, and about groups where it
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import metrics, reading, units
+from ensemble.spec import metrics, reading, sampling, units
 from ensemble.spec.computed import Computed
+from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
@@ -24,7 +25,7 @@ _AGES = ("waiting", metrics.LEGACY_PENDING)
 #: seconds; a shorter period would leave no time for anything else
 SHORTEST = 0.01
 
-OVERRIDES = ("count", "duration", "nodes", "tasks", "urgency")
+OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
@@ -35,6 +36,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "log": (("value",), ()),
     "enable": (("label",), ()),
     "disable": (("label",), ()),
+    "custom": (("label",), ("args", "value")),
     "set": (("label", "value"), ()),
 }
 #: ensemble-python took these with any action; they do nothing here
@@ -62,9 +64,9 @@ def heartbeat_period(spec: Spec) -> float:
     return 0.0
 
 
-def check(root: Node, report: Report) -> None:
-    """Tell every fault that lies between places."""
-    _Check(root, report).run()
+def check(root: Node, report: Report, functions: Functions, ids: Iterable[str] = ()) -> None:
+    """Tell every fault that lies between places. `functions` are those of actions; `ids` are of rules elsewhere."""
+    _Check(root, report, functions, ids).run()
 
 
 class _Everything(Dict[str, Node]):
@@ -88,8 +90,9 @@ def misspelt(node: Node, key: str, known: Collection[str]) -> bool:
 
 
 class _Check:
-    def __init__(self, root: Node, report: Report) -> None:
+    def __init__(self, root: Node, report: Report, functions: Functions, ids: Iterable[str]) -> None:
         self._report = report
+        self._functions = functions
         self._root = root
         self._jobs = root.get("jobs")
         self._rules = root.get("rules")
@@ -99,7 +102,7 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
-        self._ids: Dict[str, Node] = {}
+        self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
         self._computed = Computed(root, report, self._groups)
 
     def run(self) -> None:
@@ -132,6 +135,7 @@ class _Check:
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
+        sampling.check_set(job, self._report)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")
@@ -250,9 +254,28 @@ class _Check:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
+            elif name == "custom":
+                self._function(label, told)
         self._computed.action(action, name, trigger)
 
+    def _function(self, node: Node, name: str) -> None:
+        known, doubtful, of = self._functions
+        if name in known or "*" in known:
+            return
+        if doubtful:
+            self._report.warn(node, f"{of} may have no function {shown(name)}")
+            return
+        self._report.add(
+            node,
+            f"no function is called {shown(name)}",
+            value=name,
+            expected=f"one of {listed(sorted(known))}" if known else "custom: with the function's Python source",
+            suggestion=lambda: nearest(name, known),
+        )
+
     def _wanted(self, action: str, key: str) -> str:
+        if action == "custom":
+            return "the function's name"
         if action == "log":
             return "the line"
         if action == "set":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A file into a `Spec`, or into all of its faults at once.
 
-Four steps: `reader` makes a tree of nodes with positions; `_Shape` here brings the tree into the one form that the
+Four steps: `reader` makes a tree of nodes with positions; `Shape` here brings the tree into the one form that the
 models know (defaults that depend on the place, `action` and `actions`, what a lone action may carry for its rule);
 `check` looks at what needs two places at once; the models look at shape and ranges, and what they find is put into
 our words at the position of the node. Each step goes on behind a fault, so that one run tells them all.
@@ -17,10 +17,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Unio
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, check
+from ensemble.spec import advice, check, custom, parameters, sampling
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
-from ensemble.spec.models import NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec
+from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 
 #: keys of a rule that may stand inside its lone action
@@ -46,14 +46,17 @@ def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) ->
     root = None if characters is None else read(characters, report)
     if root is None:
         raise SpecError(report.faults)
-    root = _Shape(report, file).file(root)
-    check.check(root, report)
-    spec = _validate(root, report)
+    root = Shape(report, file, beside).file(root)
+    check.check(root, report, custom.functions(root.get("custom"), beside))
+    spec = validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
+        sampling.settle(spec, root, report)
         advice.advise(spec, root, report)
     if report.faults or spec is None:
         raise SpecError(report.faults)
+    if spec.steered:
+        spec._tree = Tree(root)
     return Loaded(spec, report.warnings, dict(beside.read))
 
 
@@ -98,12 +101,13 @@ def _read(fd: int) -> bytes:
     return text
 
 
-class _Shape:
+class Shape:
     """Brings the tree into the form that the models know. Nodes may be shared by aliases: new ones are made."""
 
-    def __init__(self, report: Report, file: str) -> None:
+    def __init__(self, report: Report, file: str, beside: Beside) -> None:
         self._report = report
         self._file = file
+        self._beside = beside
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
@@ -118,6 +122,8 @@ class _Shape:
         if "name" not in entries:
             stem = re.sub(r"\.ya?ml$", "", os.path.basename(self._file))
             entries["name"] = (root, _scalar(_title(stem), root))
+        if "custom" in entries and entries["custom"][1] is not _Told:
+            entries["custom"] = (entries["custom"][0], custom.shape(entries["custom"][1], self._report, self._beside))
         if "limits" in entries:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
         if "logging" in entries:
@@ -127,7 +133,7 @@ class _Shape:
             variables = dict(given.value)
             self._filled(variables)
             entries["variables"] = (place, Node("map", variables, given))
-        for key, each in (("jobs", self._job), ("rules", self._rule)):
+        for key, each in (("jobs", self._job), ("rules", self.rule)):
             if key in entries and entries[key][1].kind == "list":
                 node = entries[key][1]
                 made = [each(item) if item.kind == "map" else item for item in node.items]
@@ -165,9 +171,15 @@ class _Shape:
         return Node("map", entries, node)
 
     def _job(self, node: Node) -> Node:
-        return self._section(node, "job")
+        made = self._section(node, "job")
+        if "parameters" in made.value:
+            key, inner = made.value["parameters"]
+            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+        return made
 
-    def _rule(self, node: Node) -> Node:
+    def rule(self, node: Node) -> Node:
+        """A rule in the form of the models, save its id."""
         entries = self._known(node, "rule")
         self._filled(entries)
         report = self._report
@@ -297,7 +309,8 @@ _ALL_BOOL = {
 }
 
 
-def _validate(root: Node, report: Report) -> Optional[Spec]:
+def validate(root: Node, report: Report) -> Optional[Spec]:
+    """The spec of a tree in shape; None where the report has faults of it."""
     try:
         return Spec.model_validate(root.plainly())
     except ValidationError as exc:
@@ -357,6 +370,8 @@ def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
         return "limits", Limits
     if loc[:1] == ("logging",):
         return "logging", Logging
+    if loc[:1] == ("custom",):
+        return "custom", Custom
     return "the file", Spec
 
 

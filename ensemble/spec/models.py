@@ -4,7 +4,8 @@
 Law of this file: shape and ranges only. What needs two places of the file at once (labels, metric paths,
 conditions) is checked in `check.py`; positions are the reader's. A key of the language that this release does not
 carry out yet stands in `NOT_YET`, so that it is told and never ignored. A field's description is what a user reads
-in the schema, and behind "expected" where the key is missing.
+in the schema, and behind "expected" where the key is missing. The file has more than 400 lines because the language has
+that many words, and this is the one place where they all stand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     StrictBool,
     StrictStr,
     ValidationError,
@@ -28,6 +30,8 @@ from typing_extensions import Annotated, Literal
 from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
+from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
+from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
 #: a group, a rule's id, a variable
@@ -68,17 +72,17 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 TRIGGERS = ("start", "metric", *JOB_TRIGGERS, "group-complete", "heartbeat", "timer", "idle", "end")
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set")
+ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set", "custom")
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("custom", "strict", "algorithm", "models", "members", "simulate"),
-    "job": ("parameters", "sample", "samples", "seed", "metrics", "retries"),
-    "rule": ("topic", "on_error"),
+    "file": ("strict", "algorithm", "models", "members", "simulate"),
+    "job": ("metrics", "retries"),
+    "rule": ("topic",),
     "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink", "custom", "signal"),
-    "action key": ("parameters", "args", "data", "job"),
+    "action": ("urgency", "grow", "shrink", "signal"),
+    "action key": ("data", "job"),
     "limit": (),
 }
 
@@ -131,6 +135,8 @@ Failures = Annotated[
     Union[int, str], As(_failures, ({"enum": ["none", "all"]}, _SHARE, {"type": "integer", "minimum": 0}))
 ]
 When = Annotated[Any, As(_when, (_NUMBER, _STRING))]
+Parameters = Annotated[Any, As(space_or_none, (SPACE,))]
+Points = Annotated[Optional[Tuple[Point, ...]], As(points_or_none, POINTS)]
 Signal = Annotated[Union[int, str], As(units.signal_as_written, (_STRING, {"type": "integer"}))]
 
 
@@ -203,7 +209,9 @@ class JobSet(_Model):
         default=(), description="a command line, split as a shell splits words, or a list of words"
     )
     script: Optional[StrictStr] = Field(None, description="lines for /bin/sh, in place of a command")
-    count: Count = Field(1, description="jobs that one submission of the group makes")
+    count: Count = Field(
+        1, description="jobs that one submission of the group makes; with parameters all the points that remain"
+    )
     nodes: Optional[Nodes] = Field(None, description="nodes of a job; without it the queue chooses")
     tasks: Optional[Nodes] = Field(
         None, description="tasks of a job; without it one, or one per node where nodes is given"
@@ -228,6 +236,21 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    parameters: Parameters = Field(
+        None, description="what its jobs differ in: names, each with a list of values or a distribution"
+    )
+    sample: Optional[Literal["grid", "zip", "random", "lhs", "sobol", "halton"]] = Field(
+        None, description="how points are chosen; without it grid, or random where there is a distribution"
+    )
+    samples: Optional[Count] = Field(None, description="points that are drawn in all")
+    seed: Optional[Annotated[int, Between(0, MOST_SEED)]] = Field(
+        None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
+    )
+
+    @property
+    def wanted(self) -> Optional[int]:
+        """Jobs of one submission; None is all the points that remain."""
+        return self.count if self.parameters is None or "count" in self.model_fields_set else None
 
     @field_validator("name")
     @classmethod
@@ -270,9 +293,11 @@ class Action(_Model):
 
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
     label: Optional[Text] = Field(
-        None, description="what it acts on: a group, for enable and disable a rule's id, for set a variable"
+        None,
+        description="what it acts on: a group, for enable and disable a rule's id, for set a variable, for custom a function",
     )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
+    parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
     duration: Optional[DurationOf] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[NodesOf] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[NodesOf] = Field(None, description="submit: tasks, in place of the group's")
@@ -283,8 +308,11 @@ class Action(_Model):
     )
     status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
     value: Optional[Plain] = Field(
-        None, description="log: the line; {paths} in braces are filled in. set: the value, or an expression"
+        None,
+        description="log: the line; {paths} in braces are filled in. set: the value, or an expression. "
+        "custom: what action.value() answers",
     )
+    args: Optional[Plain] = Field(None, description="custom: what the function gets as args")
 
 
 class Rule(_Model):
@@ -312,6 +340,9 @@ class Rule(_Model):
     repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")
     cooldown: Duration = Field(0.0, description="time after a firing in which occasions are dropped")
+    on_error: Literal["fail", "disable", "ignore"] = Field(
+        "fail", description="what follows when the rule, or a function that it called, fails"
+    )
 
     @field_validator("id")
     @classmethod
@@ -319,6 +350,27 @@ class Rule(_Model):
         if not NAME.fullmatch(value) or len(value) > 100:
             raise ValueError("expected a rule's id: letters, digits, _ and -, not first a digit or -, at most 100")
         return value
+
+
+class Custom(_Model):
+    """`custom:` of the file, as `spec.custom` brings it into shape."""
+
+    source: Optional[StrictStr] = Field(None, description="Python source, as it stands in the file or in `file`")
+    file: Optional[Filled] = Field(None, description="a file of Python source, relative to the ensemble's file")
+    module: Optional[Filled] = Field(None, description="a module that can be imported where the functions run")
+
+
+class Tree:
+    """The tree of a file, in which later rules are read as its own were. All are equal: it adds nothing to a spec."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tree)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 class Spec(_Model):
@@ -337,6 +389,9 @@ class Spec(_Model):
         "none",
         description='failed jobs that a complete ensemble may have: none, all, a number, or a share such as "10%"',
     )
+    custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    #: kept where functions may answer rules
+    _tree: Optional[Tree] = PrivateAttr(None)
 
     @field_validator("name")
     @classmethod
@@ -344,6 +399,11 @@ class Spec(_Model):
         if not TITLE.fullmatch(value) or len(value) > 100:
             raise ValueError("expected a name of letters, digits, _, - and ., not first - or ., at most 100")
         return value
+
+    @property
+    def steered(self) -> bool:
+        """Do functions take part in it, which may answer any action and rule?"""
+        return any(action.name == "custom" for rule in self.rules for action in rule.actions)
 
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:

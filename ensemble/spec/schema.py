@@ -52,12 +52,26 @@ def schema() -> Dict[str, Any]:
     ]
 
     made["properties"]["name"] = _named(made["properties"]["name"], TITLE.pattern)
+    made["properties"]["custom"] = _custom(made["properties"]["custom"], parts.pop("Custom"))
     made["required"] = ["jobs", "rules"]
     for key in ("jobs", "rules"):
         made["properties"][key]["minItems"] = 1
     parts["LoneAction"] = lone
     made["description"] = "An ensemble: groups of jobs, and rules that decide while they run what happens next."
     return {"$schema": DIALECT, "title": "ensemble", **made, "$defs": parts}
+
+
+def _custom(field: Dict[str, Any], part: Dict[str, Any]) -> Dict[str, Any]:
+    places = [
+        {
+            "type": "object",
+            "properties": {key: part["properties"][key]},
+            "required": [key],
+            "additionalProperties": False,
+        }
+        for key in ("file", "module")
+    ]
+    return {"anyOf": [{"type": "string", "minLength": 1}, *places], "description": field["description"]}
 
 
 def _named(field: Dict[str, Any], pattern: str) -> Dict[str, Any]:

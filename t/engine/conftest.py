@@ -15,8 +15,10 @@ def world() -> Iterator[Any]:
     """`world(rules, jobs, plans=..., by_hand=..., **top)` makes a World that has begun."""
     made: List[World] = []
 
-    def make(rules: Any, jobs: Any = None, *, plans: Any = None, by_hand: bool = False, **top: Any) -> World:
-        new = World(make_spec(rules, jobs, **top), plans, by_hand=by_hand)
+    def make(
+        rules: Any, jobs: Any = None, *, plans: Any = None, by_hand: bool = False, functions: Any = None, **top: Any
+    ) -> World:
+        new = World(make_spec(rules, jobs, **top), plans, by_hand=by_hand, functions=functions)
         made.append(new)
         return new
 

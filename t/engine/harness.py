@@ -19,13 +19,14 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 import yaml
 
-from ensemble.engine import ending
+from ensemble.engine import calls, ending
 from ensemble.engine import jobs as life
-from ensemble.engine.actions import Action, Cancel, Finished, Kill, Record, SetTimer, Submit
+from ensemble.engine.actions import Action, Call, Cancel, Finished, Kill, Record, SetTimer, Submit
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
     ActionDone,
+    Answered,
     Begin,
     Command,
     Event,
@@ -117,6 +118,7 @@ class World:
         by_hand: bool = False,
         checks: bool = True,
         begin: bool = True,
+        functions: Optional[Dict[str, Callable[[Dict[str, Any]], Any]]] = None,
     ) -> None:
         self.spec = spec
         self.engine = Engine(spec, "ens")
@@ -127,6 +129,10 @@ class World:
         self.actions: List[Action] = []
         self.answers: List[List[Action]] = []
         self._plans = plans or {}
+        #: what custom functions do: from a request to the data of `Answered`; None never answers
+        self._functions = functions or {}
+        #: requests of the calls so far
+        self.called: List[Dict[str, Any]] = []
         self._heap: List[Tuple[float, int, Any]] = []
         self._count = itertools.count()
         self._ids = itertools.count(100)
@@ -268,6 +274,17 @@ class World:
             self._end(action.id, "cancel", None)
         elif isinstance(action, Kill):
             self._end(action.id, "kill", action.signal)
+        elif isinstance(action, Call):
+            self._later(0.01, lambda: self._call(action.call))
+
+    def _call(self, id: str) -> Optional[Event]:
+        request = calls.request(self.engine, id)
+        if request is None:
+            return None
+        json.dumps(request, allow_nan=False)
+        self.called.append(request)
+        data = self._functions[request["function"]](request)
+        return None if data is None else Answered(self.t, id, data)
 
     def _submit(self, submit: Submit) -> None:
         plan, key = self._plan(submit), submit.key
@@ -390,6 +407,10 @@ class World:
             assert not engine.jobs, "it has ended, and jobs are left"
             assert engine.t_end is not None
             assert engine.final == "halted" or not (engine.held.total or engine.timers)
+            assert not engine.calls.pending, "it has ended, and functions are not answered"
+        pending = {f"{one.rule}/{one.firing}" for one in engine.calls.pending.values()}
+        assert pending == set(engine.calls.firings)
+        assert engine.calls.rows == len(self.rows())
         state = json.loads(json.dumps(snapshot(engine), allow_nan=False))
         again = restore(self.spec, state)
         assert snapshot(again) == state, "a restored engine is another one"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -13,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from functions import Calls
 from hosts import PATIENCE, Client, Host
 from queues import Queue
 
@@ -48,6 +50,17 @@ def start(runtime_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Host]]:
         if host.process.poll() is None:
             host.process.send_signal(signal.SIGTERM)
         host.process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Iterator[Callable[..., Calls]]:
+    with contextlib.ExitStack() as made:
+
+        def make(source: Any = None, **custom: Any) -> Calls:
+            text = None if source is None else textwrap.dedent(source)
+            return made.enter_context(contextlib.closing(Calls(tmp_path, text, **custom)))
+
+        yield make
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class FakeMember(Member):
     def show(self, id: int) -> str:
         return f"f{id}"
 
-    def where(self, ensemble: str, id: int) -> str:
+    def where(self, ensemble: str, id: int, params: Optional[Dict[str, Any]] = None) -> str:
         return f"/out/{ensemble}/{id}"
 
     # ---- what a test does

@@ -49,6 +49,7 @@ def status(**given: Any) -> Dict[str, Any]:
             {"id": "again", "trigger": "metric", "fired": 7, "remaining": None, "state": "ready", "error": None},
         ],
         "variables": {},
+        "parameters": {},
         **of,
     }
 

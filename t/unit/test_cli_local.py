@@ -188,7 +188,7 @@ def test_submit_and_the_verbs(place: Place) -> None:
     status = json.loads(place.run("status", id[:4], "--json").stdout)
     assert (status["id"], status["name"], status["state"]) == (id, "long", "running")
     assert set(status) == {
-        "id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables",
+        "id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables", "parameters",
     }  # fmt: skip
     listed = json.loads(place.run("list", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["two-steps", "long"]

@@ -53,8 +53,26 @@ def test_status(run: Any, serve: Serve) -> None:
     assert run("status", "bcd", "-n", "-o", "{state}").out == "complete\n"
 
 
-def pages(total: int) -> Any:
-    rows = [job(number) for number in range(1, total + 1)]
+def test_status_tells_how_many_points_are_taken(run: Any, serve: Serve) -> None:
+    of = {"set": 0, "names": ["x", "y"], "sample": "sobol", "seed": 7, "taken": 12, "total": 100}
+    serve(status=status(parameters={"sleep": [of, {**of, "total": None}]}))
+    lines = [line.split() for line in run("status", "bcd").out.splitlines()]
+    assert ["GROUP", "PARAMETERS", "SAMPLE", "TAKEN", "POINTS", "SEED"] in lines
+    assert ["sleep", "x,", "y", "sobol", "12", "100", "7"] in lines
+    assert ["sleep", "x,", "y", "sobol", "12", "no", "end", "7"] in lines
+
+
+def test_of_jobs_that_wait_the_first_thousand_are_listed(run: Any, serve: Serve) -> None:
+    service = serve(jobs=pages(1_000_000, state="held", result=None))
+    done = run("jobs", "x", "--json")
+    told = json.loads(done.out)
+    assert (len(told["jobs"]), told["total"]) == (1000, 1_000_000)
+    assert "999000 more wait to be submitted" in done.err
+    assert len(service.asked("jobs")) == 1
+
+
+def pages(total: int, **given: Any) -> Any:
+    rows = [job(number, **given) for number in range(1, min(total, 5000) + 1)]
 
     def answer(payload: Dict[str, Any]) -> Dict[str, Any]:
         start, most = payload.get("start", 0), payload.get("max", 1000)
@@ -80,10 +98,10 @@ def test_jobs_as_table_and_csv(run: Any, serve: Serve) -> None:
     service = serve(jobs={"jobs": found, "total": 3})
     lines = run("jobs", "x", "--group", "sleep").out.splitlines()
     assert service.asked("jobs")[0]["group"] == "sleep"
-    assert lines[0].split() == ["JOBID", "GROUP", "STATUS", "EXIT", "CAUSE", "WAIT", "TIME", "RULE"]
-    assert lines[1].split() == ["1", "sleep", "success", "0", "1.000s", "2.500s", "rule-1"]
-    assert lines[2].split() == ["2", "a-group", "failed", "3", "exit", "1.000s", "2.500s", "rule-1"]
-    assert lines[3].split() == ["3", "sleep", "pending", "-", "-", "-", "rule-1"]
+    assert lines[0].split() == ["JOBID", "GROUP", "STATUS", "EXIT", "CAUSE", "WAIT", "TIME", "X", "RULE"]
+    assert lines[1].split() == ["1", "sleep", "success", "0", "1.000s", "2.500s", "1", "rule-1"]
+    assert lines[2].split() == ["2", "a-group", "failed", "3", "exit", "1.000s", "2.500s", "-", "rule-1"]
+    assert lines[3].split() == ["3", "sleep", "pending", "-", "-", "-", "-", "rule-1"]
     rows = list(csv.DictReader(io.StringIO(run("jobs", "x", "--csv").out)))
     assert [row["exit_code"] for row in rows] == ["0", "3", ""]
     assert [(row["params.x"], row["values.loss"]) for row in rows] == [("1", "0.5"), ("", ""), ("", "")]

@@ -19,7 +19,7 @@ COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "f
 SUMMARY = {"id", "name", "state", "reason", "t_submit", "t_end", "jobs"}
 JOB = {
     "id", "group", "state", "result", "exit_code", "signal", "cause", "note", "attempt", "rule", "firing", "index", "t_submit",
-    "t_start", "t_end", "ranks", "params", "values", "where",
+    "t_start", "t_end", "ranks", "params", "values", "ended", "where",
 }  # fmt: skip
 RULE = {"id", "trigger", "fired", "remaining", "state", "error"}
 STATES = {"held", "submitting", "pending", "running", "finished", "inactive"}
@@ -92,7 +92,7 @@ def test_status_while_it_runs_and_behind_its_end(house: House) -> None:
     jobs = [house.member.submit(id, n) for n in range(3)]
     house.member.run(id, jobs[0], seconds=4.0)
     status = house.status(id)
-    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables"}
+    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables", "parameters"}
     assert status["state"] == "running"
     assert status["groups"]["a"] == {**dict.fromkeys(COUNTS, 0), "submitted": 3, "pending": 2, "active": 2,
                                      "finished": 1, "success": 1}  # fmt: skip

@@ -56,7 +56,7 @@ FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (act("name: ^log"), "log has no value", "value: the line", None),
     (act("name: log, value: ^[a]"), "value cannot be a list", "a line of text", None),
     (act("name: ^sumbit, label: echo"), "no action is called 'sumbit'", "one of " + ", ".join(ACTIONS), "submit"),
-    (act("name: submit, label: echo, ^state: pending"), "submit takes no state", "one of label, count, duration, nodes, tasks, urgency", None),
+    (act("name: submit, label: echo, ^state: pending"), "submit takes no state", "one of label, count, duration, nodes, parameters, tasks, urgency", None),
     (act("name: cancel, label: echo, ^signal: 9"), "cancel takes no signal", "one of label, state", None),
     (act("name: kill, label: echo, ^count: 1"), "kill takes no count", "one of label, state, signal", None),
     (act("name: stop, ^status: success"), "stop takes no status", "no such key", None),

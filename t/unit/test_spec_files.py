@@ -66,8 +66,6 @@ def test_what_follows_later_is_told_where_it_stands() -> None:
         load_file(DATA / "predecessor-grow.yaml")
     assert [(fault.line, fault.column, fault.message) for fault in raised.value.faults] == [
         (18, 13, "the action 'grow' is not supported yet"),
-        (22, 13, "the action 'custom' is not supported yet"),
-        (24, 1, "'custom' is not supported yet"),
     ]
 
 

@@ -113,6 +113,10 @@ class SimMember(Member):
     def freeze(self) -> None:
         self._frozen = True
 
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        taken = self._open[ensemble]
+        taken.names = frozenset(BASE_EVENTS) | events
+
     def hold(self, on: bool) -> None:
         self._full = on
 

@@ -524,12 +524,11 @@ class Story:
                     records.append((action.type, {**action.data, "t": action.t}))
                 elif isinstance(action, Finished):
                     rows.append(action.row)
-                elif isinstance(action, Submit):
-                    intents.append(str(action.key))
                 elif not isinstance(action, SetTimer):
-                    intents.append(f"{type(action).__name__} {action.id}")
+                    intents.append(running_module._intent(action))
+                    if isinstance(action, Submit):
+                        submitted.append(str(action.key))
             _same(f"intents of event {commit.number} {commit.event}", commit.intents, intents)
-            submitted += [intent for intent in intents if intent.count("/") == 4]
         if len(set(submitted)) != len(submitted):
             raise Violation(f"{id}: a key was intended twice: {collections.Counter(submitted).most_common(1)}")
         _same(f"{id}: numbers of lines", [r["seq"] for r in kept.records], list(range(1, len(records) + 1)))
