@@ -5,7 +5,8 @@ What is real: the service's core with all it uses to drive, keep and recover ens
 modelled: the member with its job manager, the store (or, in a folder, the real `FileStore`), the users and the host.
 After every step nothing may have gone wrong (`Story._look`); at the end the log of each ensemble, replayed through a
 fresh engine, must give the jobs, lines, rows, firings and metrics that the service told; the jobs must be those of
-the queue; and a file that does not depend on order must have come to the end of an undisturbed run.
+the queue; and a file that does not depend on order must have come to the end of an undisturbed run. It has more than 400 lines because
+users, faults and checks all need the whole of the story.
 """
 
 from __future__ import annotations
