@@ -30,6 +30,8 @@ VERBS = {
     "cancel": ("act:act", "end an ensemble and its jobs"),
     "pause": ("act:act", "hold back new submissions of an ensemble"),
     "resume": ("run:resume", "carry on after a pause, a limit, or the death of a local run"),
+    "put": ("inside:put", "report values, as loss=0.3; inside a job"),
+    "signal": ("inside:signal", "send a signal with data to an ensemble"),
     "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
     "example": ("files:example", "list the examples, or print one"),
@@ -102,6 +104,19 @@ def _parser() -> argparse.ArgumentParser:
         act.add_argument("id", metavar="ID")
         if name == "resume":
             act.add_argument("--limit", action="append", metavar="NAME=N", help="with a new limit, as max_jobs=200")
+    put = verb("put", json)
+    put.add_argument("values", metavar="NAME=VALUE", nargs="+", help="a variable and its value, a number")
+    signal = verb("signal", json, member, rundir)
+    signal.add_argument(
+        "words", metavar="[ID] NAME key=value", nargs="+", help="the ensemble (a job's own where left out), name, data"
+    )
+    for tells in (put, signal):
+        tells.add_argument(
+            "--wait",
+            type=_seconds,
+            metavar="SECONDS",
+            help="inside a job: wait so long for a service that is away (30)",
+        )
     purge = verb("purge", json, member, rundir)
     purge.add_argument("ids", metavar="ID", nargs="*", help="remove these (without: all but halted ones)")
     purge.add_argument("--older-than", metavar="DURATION", help="only those that ended so long ago, as 7d")
@@ -125,6 +140,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no number of ensembles")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+    return seconds
 
 
 def _unknown(argv: Sequence[str]) -> Optional[str]:

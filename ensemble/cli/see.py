@@ -12,7 +12,15 @@ from typing import Any, Dict, List, Optional
 
 from ensemble.cli.common import ask, asked_for_formats, connected, out, out_json, out_table, say
 from ensemble.cli.narrate import log_line
-from ensemble.cli.summary import AllJobs, ended, group_lines, metric_lines, parameter_lines, rule_lines
+from ensemble.cli.summary import (
+    AllJobs,
+    ended,
+    group_lines,
+    metric_lines,
+    parameter_lines,
+    rule_lines,
+    variable_lines,
+)
 from ensemble.cli.table import Named
 
 LIST_FIELDS = {
@@ -104,7 +112,8 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
     lines = [ended(answer)]
     if begun is not None:
         lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
-    for part in (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer)):
+    parts = (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer))
+    for part in (*parts, variable_lines(answer)):
         if part:
             lines += ["", *part]
     return lines

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last lines of `run` and `watch`, and what `status ID` prints: counts, metrics, rules, failed jobs, output."""
+"""The last lines of `run` and `watch`, and what `status ID` prints: counts, metrics, variables, rules, failed jobs, output."""
 
 from __future__ import annotations
 
@@ -42,15 +42,17 @@ def group_lines(status: Dict[str, Any]) -> List[str]:
 def parameter_lines(status: Dict[str, Any]) -> List[str]:
     """The parameters of each set that has some: how its points are chosen, and how many are taken. Else empty."""
     rows = [
-        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of["total"]), of["seed"]]
+        [group, ", ".join(of["names"]), of["sample"], of["taken"], _points(of), of["seed"]]
         for group, sets in (status.get("parameters") or {}).items()
         for of in sets
     ]
     return columns(["GROUP", "PARAMETERS", "SAMPLE", "TAKEN", "POINTS", "SEED"], rows) if rows else []
 
 
-def _points(total: Optional[int]) -> str:
-    return "no end" if total is None else str(total)
+def _points(of: Dict[str, Any]) -> Optional[str]:
+    if of["total"] is None:
+        return None if of["sample"] == "custom" else "no end"
+    return str(of["total"])
 
 
 def metric_lines(status: Dict[str, Any]) -> List[str]:
@@ -91,6 +93,20 @@ def rule_lines(status: Dict[str, Any]) -> List[str]:
         for rule in status.get("rules") or []
     ]
     return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
+
+
+def variable_lines(status: Dict[str, Any]) -> List[str]:
+    """The variables and their values, as a table. Empty where there are none."""
+    rows = [[name, _value(value)] for name, value in (status.get("variables") or {}).items()]
+    return columns(["VARIABLE", "VALUE"], rows) if rows else []
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "no value"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return number(value) if isinstance(value, float) else str(value)
 
 
 class AllJobs:
@@ -154,9 +170,9 @@ def output_line(client: Client, status: Dict[str, Any]) -> str:
 def final_lines(client: Client, status: Dict[str, Any]) -> List[str]:
     """All of the last lines of `run` and `watch`."""
     lines = ["", ended(status), "", *group_lines(status)]
-    metrics = metric_lines(status)
-    if metrics:
-        lines += ["", *metrics]
+    for part in (metric_lines(status), variable_lines(status)):
+        if part:
+            lines += ["", *part]
     failed = failed_lines(client, status)
     if failed:
         lines += ["", *failed]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
-from ensemble.engine import calls, ending, points
+from ensemble.engine import asking, calls, ending, points, signals
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
@@ -97,9 +97,10 @@ def cancel_all(engine: Engine, cause: Cause) -> int:
     return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
-def _submit(firing: Firing, action: Action) -> None:
+def submit(firing: Firing, action: Action, only: Optional[int] = None) -> None:
+    """Submit the group, or `only` that set of it."""
     engine, group = firing.engine, action.label or ""
-    total = 0
+    total = waiting = 0
     overrides = {name: firing.amount(action, name) for name in _OVERRIDES if getattr(action, name) is not None}
     asked = firing.amount(action, "count")
     _fits(action, engine.groups[group], overrides)
@@ -108,7 +109,18 @@ def _submit(firing: Firing, action: Action) -> None:
     for number, jobs in enumerate(engine.groups[group]):
         if refused:
             break
-        taken = points.take(engine, action, asked, group, number, jobs)
+        if only not in (None, number):
+            continue
+        function = None if action.parameters is not None else asking.function(jobs)
+        taken: Optional[points.Taken]
+        if function is None:
+            taken = points.take(engine, action, asked, group, number, jobs)
+        else:
+            taken = asking.take(firing, action, asked, number, jobs)
+            if taken is None:
+                asking.ask(firing, action, asked, overrides, number, function)
+                waiting += 1
+                continue
         count = taken.jobs
         if count:
             batch = Batch(
@@ -133,6 +145,8 @@ def _submit(firing: Firing, action: Action) -> None:
         total += count
     if refused:
         firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
+        return
+    if waiting and not total:
         return
     if not total and asked != 0:
         firing.tell(action, points.spent(engine, group), 0)
@@ -166,6 +180,7 @@ def _cancel_action(firing: Firing, action: Action) -> None:
     waiting = engine.held.total
     if action.state in (None, "pending"):
         ending.drop(engine, None if action.label == "all" else action.label)
+        asking.forget(engine, None if action.label == "all" else action.label)
     count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
     firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
 
@@ -222,8 +237,13 @@ def _enable(firing: Firing, action: Action) -> None:
     firing.tell(action, f"{action.name} {target.id}")
 
 
+def _signal(firing: Firing, action: Action) -> None:
+    firing.tell(action, f"signal {action.label}")
+    signals.send(firing.engine, action.label or "", dict(action.data or {}))
+
+
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
-    "submit": _submit,
+    "submit": submit,
     "cancel": _cancel_action,
     "kill": _kill,
     "stop": _stop,
@@ -232,6 +252,7 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "enable": _enable,
     "disable": _enable,
     "custom": lambda firing, action: calls.call(firing, action),
+    "signal": _signal,
     "set": _set,
 }
 

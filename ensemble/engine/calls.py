@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
-from ensemble.engine import acting
-from ensemble.engine.actions import Call
+from ensemble.engine import acting, asking
+from ensemble.engine.actions import Call, Cause
 from ensemble.engine.events import Answered
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RecordError
@@ -77,6 +77,13 @@ class Calls:
         self.pending.clear()
         self.firings.clear()
 
+    def forget(self, ids: List[str]) -> None:
+        """No answer to these calls is waited for any more."""
+        for id in ids:
+            del self.pending[id]
+        left = {f"{one.rule}/{one.firing}" for one in self.pending.values()}
+        self.firings = {name: found for name, found in self.firings.items() if name in left}
+
     def to_json(self) -> List[Any]:
         return [
             [list(one) for one in self.pending.values()],
@@ -101,22 +108,26 @@ class Calls:
 
 def call(firing: acting.Firing, action: Action) -> None:
     """The action `custom`: call the function, and go on without waiting for it."""
+    ask(firing, action.label or "", action.model_dump(exclude_none=True))
+    firing.tell(action, f"call {action.label}")
+
+
+def ask(firing: acting.Firing, function: str, said: Dict[str, Any]) -> None:
+    """Have the function called for an action of the firing, which is given as data."""
     calls = firing.engine.calls
     if firing.calls >= MOST_CALLS:
         raise FunctionFailed(f"one firing may call functions {MOST_CALLS} times, and this one calls on and on")
-    function = action.label or ""
     id = f"{firing.rule.id}/{firing.number}/{firing.calls}"
     firing.calls += 1
     group = _group(firing.rule, firing.occasion)
     told = calls.told.setdefault(function, {}).setdefault(group or "", [0, 0])
-    said = action.model_dump(exclude_none=True)
     occasion = firing.occasion.to_json()
     calls.pending[id] = Pending(
         id, firing.rule.id, firing.number, function, said, occasion, group, told[0], calls.ended, told[1]
     )
     told[:] = calls.ended, calls.rows
-    firing.tell(action, f"call {function}")
-    firing.engine.emit(Call(id, firing.cause(action)))
+    cause = Cause(firing.rule.id, firing.number, f"{said['name']} by rule '{firing.rule.id}', firing {firing.number}")
+    firing.engine.emit(Call(id, cause))
 
 
 def done(firing: acting.Firing) -> None:
@@ -138,7 +149,7 @@ def take(engine: Engine, event: Answered) -> None:
     firing.index, firing.calls = engine.calls.firings.get(f"{pending.rule}/{pending.firing}", [0, 1])
     closed, engine.closed = engine.closed, engine.closed and not engine.concluding
     try:
-        _answer(firing, pending.function, event.data)
+        _answer(firing, pending, event.data)
     except Exception as exc:
         engine.fail_rule(rule, exc)
     finally:
@@ -146,12 +157,17 @@ def take(engine: Engine, event: Answered) -> None:
         done(firing)
 
 
-def _answer(firing: acting.Firing, function: str, data: Dict[str, Any]) -> None:
-    engine, rule = firing.engine, firing.rule
+def _answer(firing: acting.Firing, pending: Pending, data: Dict[str, Any]) -> None:
+    engine, rule, function = firing.engine, firing.rule, pending.function
     if "error" in data:
         if data.get("traceback"):
             engine.record("error", rule=rule.id, text=str(data["traceback"]))
         raise FunctionFailed(f"function '{function}' {data['error']}")
+    if pending.action["name"] == "submit":
+        if "state" in data:
+            engine.calls.states[function] = data["state"]
+        asking.answer(firing, pending, data.get("answer"))
+        return
     try:
         items = answers.read(engine.spec, engine.book.by_id, data.get("answer"), f"{rule.id}-{firing.number}")
     except answers.WrongAnswer as exc:
@@ -223,6 +239,8 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
             "remaining": rule.remaining,
         },
         "params": job.get("params") or {},
+        # it is to answer points
+        "points": pending.action["name"] == "submit",
         "state": engine.calls.states.get(pending.function) or {},
         "metrics": _metrics(engine),
         "ensemble": {"id": engine.id, "name": engine.spec.name, "t": engine.t},

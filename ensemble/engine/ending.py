@@ -105,7 +105,7 @@ def stopped(engine: Engine) -> bool:
 
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
-    if engine.jobs or engine.held.total or engine.calls.pending or AGAIN in engine.timers:
+    if engine.jobs or engine.held.total or engine.calls.pending or engine.pending_signals or AGAIN in engine.timers:
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")

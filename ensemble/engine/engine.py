@@ -16,9 +16,9 @@ snapshots in `snapshot.py`; they are this class's hands, and are called from `ha
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, calls, ending, life
+from ensemble.engine import acting, asking, calls, ending, life, reports, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -37,6 +37,8 @@ from ensemble.engine.events import (
     Lost,
     Recovered,
     Refused,
+    Report,
+    Signal,
     TimerExpired,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
@@ -49,6 +51,7 @@ from ensemble.engine.values import Values
 from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
 from ensemble.spec.models import EVENT_TRIGGERS, STATE_TRIGGERS, Spec
+from ensemble.spec.reports import declared
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
 _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "clean", "invalidate"})
@@ -89,11 +92,14 @@ class Engine:
         #: seconds between two heartbeats; 0 is off
         self.period = heartbeat_period(spec)
         self.book = RuleBook(spec)
-        self.tally = Tally(self.groups, self.book.reads, self.book.shows)
+        reported = {group: declared(sets) for group, sets in self.groups.items()}
+        self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
         self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
         self.samples = Samples(self.groups)
+        #: what functions have answered and nothing has taken yet: "group/set" to points
+        self.answered: Dict[str, List[Any]] = {}
         self.taken: Dict[str, List[int]] = {group: [0] * len(sets) for group, sets in self.groups.items()}
         self.jobs: Dict[Key, Job] = {}
         self.group_jobs: Dict[str, Dict[Key, Job]] = {group: {} for group in self.groups}
@@ -123,6 +129,10 @@ class Engine:
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
         self.refused: Dict[Key, Optional[int]] = {}
+        #: signals of actions that are not events yet: name and data
+        self.pending_signals: List[List[Any]] = []
+        #: sources of signals, see `reports.told_before`
+        self.signals_seen: Dict[str, Any] = {}
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -139,6 +149,8 @@ class Engine:
             Frozen: self._freeze,
             Recovered: self._thaw,
             Answered: lambda event: calls.take(self, event),
+            Report: lambda event: reports.take(self, event),
+            Signal: lambda event: signals.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {
@@ -304,6 +316,8 @@ class Engine:
             ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
         elif name == _HEARTBEAT:
             self._heartbeat(at)
+        elif name == signals.TIMER:
+            signals.sent(self)
         elif kind + colon in self._expired and not ending.stopped(self):
             self._expired[kind + colon](rest, at)
 
@@ -380,6 +394,10 @@ class Engine:
             occasion = Occasion(trigger if name is None else f"{trigger} {name}", job, **fields)
             self._occasions.extend((number, occasion) for number in numbers)
 
+    def occasions(self, found: Iterable[Tuple[int, Occasion]]) -> None:
+        """Occasions of rules, by number, once the event is taken in."""
+        self._occasions.extend(found)
+
     def _settle(self) -> None:
         rules = self.book.rules
         if self._occasions:
@@ -391,14 +409,16 @@ class Engine:
             for number in due:
                 self._metric_occasion(rules[number])
         if self.completed:
-            completed, self.completed = self.completed, set()
-            done = (group for group in completed if not self.unfinished[group])
+            # a submission that waits for its points is unfinished too
+            completed, self.completed = self.completed, {g for g in self.completed if asking.awaited(self, g)}
+            done = (g for g in completed - self.completed if not self.unfinished[g])
             found = sorted((n, g) for g in done for n in self.book.on("group-complete", g))
             for number, group in found:
                 self.occasion(rules[number], Occasion(f"group-complete {group}", group=group))
         if self.held.total:
             ending.pump(self)
-        if (self.tally.due or self.completed) and not self.closed and AGAIN not in self.timers:
+        again = bool(self.tally.due) or any(not asking.awaited(self, g) for g in self.completed)
+        if again and not self.closed and AGAIN not in self.timers:
             # what this event's own actions changed is looked at as an event of its own: no loop inside `handle`
             self.set_timer(AGAIN, self.t)
         ending.look(self)

@@ -162,6 +162,32 @@ class Command(NamedTuple):
     data: Dict[str, Any] = {}
 
 
+class Report(NamedTuple):
+    """A job reports values: variable to a number, or to a list of numbers in their order.
+
+    What is not finite is a string. `id` names the report for ever: SOURCE:N, N a whole number that grows for each
+    source, or a word of its own.
+    """
+
+    t: float
+    key: Key
+    values: Dict[str, Any]
+    id: str
+
+
+class Signal(NamedTuple):
+    """A signal for the ensemble, or with `topic` an event of that topic on the Flux bus.
+
+    `id` names it for ever, as that of a report; '' where it cannot be told twice.
+    """
+
+    t: float
+    name: str
+    data: Dict[str, Any]
+    id: str
+    topic: bool = False
+
+
 class Answered(NamedTuple):
     """A function has answered the call of that id, or failed; `data` as `ensemble.engine.calls.take` reads it."""
 
@@ -183,6 +209,8 @@ Event = Union[
     Frozen,
     Recovered,
     Answered,
+    Report,
+    Signal,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]
@@ -194,7 +222,8 @@ def to_json(event: Event) -> List[Any]:
     return [FORMAT, type(event).__name__, *fields]
 
 
-_KINDS: Dict[str, Any] = {"id": int, "key": Key, "context": dict, "data": dict}
+_KINDS: Dict[str, Any] = {"id": int, "key": Key, "context": dict, "data": dict, "values": dict}
+_NAMED = (Report, Signal)
 _MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
 
 
@@ -204,7 +233,10 @@ def _sound(cls: Any, field: str, value: Any) -> bool:
         return (cls, field) in _MAY_BE_NONE
     if field == "t":
         return type(value) in (int, float) and math.isfinite(value)
-    return isinstance(value, _KINDS.get(field, str)) and not isinstance(value, bool)
+    if field == "topic":
+        return isinstance(value, bool)
+    kind = str if field == "id" and cls in _NAMED else _KINDS.get(field, str)
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def from_json(record: Any) -> Event:

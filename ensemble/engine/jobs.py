@@ -104,6 +104,7 @@ class Job:
         "params",
         "ranks",
         "refusal",
+        "reported",
         "result",
         "set",
         "signal",
@@ -126,6 +127,8 @@ class Job:
         self.params: Dict[str, Any] = {}
         #: what it has reported: variable to the value that stands for it so far
         self.values: Dict[str, Any] = {}
+        #: of its reports, which have been told and how many there were of each variable; None before the first
+        self.reported: Optional[Dict[str, Any]] = None
         #: attempts before this one that were lost for no fault of the job
         self.losses = losses
         #: the member's id; None until submit or acknowledgement

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
-from ensemble.engine import acting, ending, verdict
+from ensemble.engine import acting, ending, reports, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record
 from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
@@ -206,6 +206,7 @@ def _count_end(engine: Engine, job: Job) -> None:
         duration = max(0.0, job.t_end - job.t_start)
         pending = max(0.0, job.t_start - job.t_submit) if job.t_submit is not None else None
     engine.tally.ended(group, result, duration, pending)
+    reports.ended(engine, job)
     engine.calls.ended += 1
     job.ended = engine.calls.ended
     _record(engine, job, "finish")

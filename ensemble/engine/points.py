@@ -39,9 +39,10 @@ class Points:
         self._block: Tuple[int, Any] = (0, ())
 
     def facts(self) -> Dict[str, Any]:
-        """The names of the parameters, the sample, and the seed where there is one."""
+        """The names of the parameters, the sample, the seed where there is one, and the total."""
         names = [name for axis in self._axes for name in axis.names]
-        return {"names": names, "sample": self.sample, "seed": None if self.sample in WALKS else self.seed}
+        seed = None if self.sample in WALKS else self.seed
+        return {"names": names, "sample": self.sample, "seed": seed, "total": self.total}
 
     def point(self, n: int) -> Point:
         """Point `n`, from 0: a value of each parameter."""
@@ -105,6 +106,13 @@ class Samples:
             for group, sets in groups.items()
             if any(jobs.parameters is not None for jobs in sets)
         }
+        #: sets whose points a function says
+        self._custom = {
+            (group, number)
+            for group, sets in groups.items()
+            for number, jobs in enumerate(sets)
+            if jobs.parameters is not None and jobs.parameters.custom is not None
+        }
 
     def of(self, group: str, number: int) -> Optional[Points]:
         """The points of that set; None where it has no parameters, or where a function says them."""
@@ -113,11 +121,12 @@ class Samples:
 
     def table(self, taken: Dict[str, List[int]]) -> Dict[str, List[Dict[str, Any]]]:
         """Of each group its sets with parameters: `names`, `sample`, `seed`, `taken` and `total` points. JSON-able."""
+        custom: Dict[str, Any] = {"names": [], "sample": "custom", "seed": None, "total": None}
         return {
             group: [
-                {"set": number, **points.facts(), "taken": taken[group][number], "total": points.total}
-                for number, points in enumerate(sets)
-                if points is not None
+                {"set": n, **(custom if points is None else points.facts()), "taken": taken[group][n]}
+                for n, points in enumerate(sets)
+                if points is not None or (group, n) in self._custom
             ]
             for group, sets in self._sets.items()
         }

@@ -19,6 +19,8 @@ from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
 
 COOLDOWN = "cooldown:"
+#: triggers whose rules may be about one name
+_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal"))
 #: statistics that are kept of every group where functions take part
 FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 
@@ -193,9 +195,11 @@ class RuleBook:
         self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
+        #: topics on the Flux bus, as the rules write them -> numbers
+        self.topics: Dict[str, List[int]] = {}
         for rule in spec.rules:
             self._put(rule)
-        if spec.steered:
+        if spec.asks:
             self.shows.update(_for_functions(groups))
         self._index()
 
@@ -216,8 +220,11 @@ class RuleBook:
             for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
                 self.reads.setdefault(read, []).append(number)
         else:
-            named = rule.name if rule.trigger in (*JOB_TRIGGERS, "group-complete", "end") else None
-            self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            named = rule.name if rule.trigger in _NAMED else None
+            if rule.topic is None:
+                self._by_trigger.setdefault((rule.trigger, named), []).append(number)
+            else:
+                self.topics.setdefault(rule.topic, []).append(number)
             self.shows.update(conditions.metrics_of(condition))
         for action in rule.actions:
             for _, text in reading.texts(action):
@@ -242,6 +249,10 @@ class RuleBook:
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
         self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
+
+    def exactly(self, trigger: str, name: Optional[str]) -> List[int]:
+        """Numbers of the rules on this trigger that have this name, None for those that have none, in file order."""
+        return self._by_trigger.get((trigger, name), [])
 
     def expression(self, text: str) -> Expression:
         """The compiled form of an expression of the file. Raises ExpressionError for what is none."""

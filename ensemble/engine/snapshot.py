@@ -30,6 +30,7 @@ _PLAIN = (
     "unfinished",
     "sent",
     "taken",
+    "answered",
     "unanswered",
     "allowance",
     "t_allowance",
@@ -39,6 +40,8 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "pending_signals",
+    "signals_seen",
     "variables",
 )
 

@@ -7,17 +7,21 @@ read. A statistic exists only where a rule reads it or `status` shows it (`SHOWN
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+import math
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from ensemble.engine.stats import Statistics
 from ensemble.errors import RecordError
-from ensemble.spec.metrics import GROUPLESS, LEGACY_PENDING, Metric
+from ensemble.spec.metrics import GROUPLESS, LEGACY_PENDING, VARIABLES, Metric
 from ensemble.spec.models import COUNTS
+from ensemble.spec.reports import MOST_VARIABLES, Reported
 
 #: what `status` shows of duration and pending, apart for success and failed
 SHOWN = ("n", "mean", "std", "min", "max")
 _SHOWN_STATES = ("success", "failed")
 _SHOWN_VARIABLES = ("duration", "pending")
+#: what `status` shows of a reported variable
+SHOWN_REPORTED = (*SHOWN, "last")
 #: results that count into `finished`
 _FINISHED = ("success", "failed")
 
@@ -27,9 +31,19 @@ Readers = Tuple[int, ...]
 class Tally:
     """Counts and statistics of one ensemble."""
 
-    def __init__(self, groups: Iterable[str], reads: Dict[Metric, List[int]], shows: Iterable[Metric] = ()) -> None:
-        """`reads` maps each metric that rules read to the rules' numbers, in file order; `shows` are kept as well."""
+    def __init__(
+        self,
+        groups: Iterable[str],
+        reads: Dict[Metric, List[int]],
+        shows: Iterable[Metric] = (),
+        declared: Optional[Mapping[str, Mapping[str, Reported]]] = None,
+    ) -> None:
+        """`reads` maps each metric that rules read to the rules' numbers, in file order; `shows` are kept as well.
+
+        `declared` are the variables that the jobs of each group report.
+        """
         self.groups = tuple(groups)
+        self.declared = declared or {}
         self.counts: Dict[str, Dict[str, int]] = {group: dict.fromkeys(COUNTS, 0) for group in self.groups}
         #: numbers of the rules to look at, because a metric that they read has changed
         self.due: Set[int] = set()
@@ -42,7 +56,14 @@ class Tally:
             for state in _SHOWN_STATES:
                 for variable in _SHOWN_VARIABLES:
                     wanted[group, state, variable] = set(SHOWN)
+        for group, variables in self.declared.items():
+            for variable in variables:
+                wanted[group, "", variable] = set(SHOWN_REPORTED)
         self._wanted = wanted
+        #: group -> how many variables it has that its jobs report
+        self._variables: Dict[str, int] = {}
+        for group, variables in self.declared.items():
+            self._variables[group] = len(variables)
         # made at the first value: of a thousand groups most have none yet
         self._stats: Dict[Tuple[str, str, str], Statistics] = {}
         for metric, rules in reads.items():
@@ -71,6 +92,8 @@ class Tally:
             readers, where = self._count_readers, (metric.group, metric.state)
         else:
             readers, where = self._stat_readers, (metric.group, metric.state, metric.variable)
+            if metric.reported and not metric.state:
+                self._open(metric.group, metric.variable)
             wanted = self._wanted.setdefault(where, set())
             if metric.stat not in wanted:
                 wanted.add(metric.stat)
@@ -110,6 +133,33 @@ class Tally:
         """A job has started after that many seconds: the predecessor's `-pending` counts it now."""
         self._feed(group, "", LEGACY_PENDING, wait)
 
+    def reported(self, group: str, variable: str, x: Optional[float]) -> bool:
+        """A job has reported a value, None for what is no number. False where nothing was fed.
+
+        A variable that the file does not know is kept from its first value on, as long as there is room.
+        """
+        if not self.has_room(group, variable):
+            return False
+        self._open(group, variable)
+        return self._feed(group, "", variable, math.nan if x is None else x)
+
+    def has_room(self, group: str, variable: str) -> bool:
+        """Is the variable known, or may the group have one more?"""
+        return (group, "", variable) in self._wanted or self._variables.get(group, 0) < MOST_VARIABLES
+
+    def _open(self, group: str, variable: str) -> None:
+        """Keep what `status` shows of a reported variable."""
+        if (group, "", variable) not in self._wanted:
+            self._variables[group] = self._variables.get(group, 0) + 1
+            self._wanted[group, "", variable] = set(SHOWN_REPORTED)
+
+    def kept(self, group: str, result: str, values: Mapping[str, float]) -> None:
+        """A job of the group has ended, and these values stand for it."""
+        if result in _FINISHED:
+            for variable, x in values.items():
+                self._feed(group, result, variable, x)
+                self._feed(group, "finished", variable, x)
+
     def aging(self, group: str, ages: Iterable[float]) -> None:
         """The ages, in seconds, of the group's jobs that are pending at this heartbeat."""
         where = (group, "", "waiting")
@@ -142,27 +192,33 @@ class Tally:
         table: Dict[str, Any] = {}
         for (group, state, variable), stats in self._stats.items():
             values = stats.values()
-            if values.get("n", 1):
+            if stats.refused:
+                values["refused"] = stats.refused
+            if values.get("n", 1) or stats.refused:
                 name = "legacy-pending" if variable == LEGACY_PENDING else variable
-                table.setdefault(group, {}).setdefault(state or "pending", {})[name] = values
+                state = state or ("pending" if variable in (*VARIABLES, LEGACY_PENDING) else "reported")
+                table.setdefault(group, {}).setdefault(state, {})[name] = values
         return table
 
     def rows(self) -> List[List[Any]]:
         """All statistics that have a value: group, state ('' where it has none), variable, and name to value."""
         return [[*where, stats.values()] for where, stats in self._stats.items() if stats.get_n()]
 
-    def _feed(self, group: str, state: str, variable: str, value: float) -> None:
+    def _feed(self, group: str, state: str, variable: str, value: float) -> bool:
+        """Feed one value where it is wanted. False where it is not, or no finite number."""
         where = (group, state, variable)
         stats = self._stats.get(where)
         if stats is None:
             wanted = self._wanted.get(where)
             if wanted is None:
-                return
+                return False
             stats = self._stats[where] = Statistics(wanted)
-        if stats.update(value):
-            readers = self._stat_readers.get(where)
-            if readers:
-                self.due.update(readers)
+        if not stats.update(value):
+            return False
+        readers = self._stat_readers.get(where)
+        if readers:
+            self.due.update(readers)
+        return True
 
     def to_json(self) -> Dict[str, Any]:
         """The state as JSON-able data."""
@@ -179,5 +235,8 @@ class Tally:
             self._stats = {
                 (group, kind, variable): Statistics.from_json(stats) for group, kind, variable, stats in state["stats"]
             }
+            for group, kind, variable in self._stats:
+                if not kind and variable not in (*VARIABLES, LEGACY_PENDING):
+                    self._open(group, variable)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
             raise RecordError(f"this is no state of counts and statistics ({exc!r})") from exc

@@ -31,7 +31,15 @@ ID_TAG = "{{id.f58plain}}"
 
 #: variables that say where a process runs: the job shell sets them anew, so the submitter's must not travel
 _LOCAL_VARIABLES = frozenset(
-    ("FLUX_URI", "FLUX_KVS_NAMESPACE", "FLUX_PROXY_REMOTE", "FLUX_TERMINUS_SESSION", "ENSEMBLE_JOB", "ENSEMBLE_ID")
+    (
+        "FLUX_URI",
+        "FLUX_KVS_NAMESPACE",
+        "FLUX_PROXY_REMOTE",
+        "FLUX_TERMINUS_SESSION",
+        "ENSEMBLE_JOB",
+        "ENSEMBLE_ID",
+        "ENSEMBLE_SOCKET",
+    )
 )
 _LOCAL_PREFIXES = ("FLUX_JOB_", "FLUX_TASK_", "ENSEMBLE_PARAM_", "PMI_")
 #: limits that `flux submit` leaves at home

@@ -87,9 +87,11 @@ class LocalMember(Member):
         rundir: os.PathLike[str] | str,
         cores: Optional[int] = None,
         loop: Optional[asyncio.AbstractEventLoop] = None,
+        environment: Optional[Dict[str, str]] = None,
     ) -> None:
         """`rundir` holds the jobs' output. `cores` is by default what this process may use. Without a `loop` one is
-        made: the caller runs and closes it."""
+        made: the caller runs and closes it. `environment` is set for every job, on top of all else."""
+        self._environment = environment or {}
         self.loop = loop if loop is not None else asyncio.new_event_loop()
         self.rundir = Path(rundir).absolute()
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
@@ -130,7 +132,7 @@ class LocalMember(Member):
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
         directory = self.rundir / ensemble
-        known = OpenEnsemble(ensemble, spec, submitter, events, directory)
+        known = OpenEnsemble(ensemble, spec, submitter, events, directory, self._environment)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as exc:

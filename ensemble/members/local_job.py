@@ -30,7 +30,15 @@ PENDING, RUNNING, CANCELLED = "pending", "running", "cancelled"
 class OpenEnsemble:
     """An open ensemble; its jobs' output goes to `directory` where the file says nothing else."""
 
-    def __init__(self, id: str, spec: Spec, submitter: Submitter, events: FrozenSet[str], directory: Path) -> None:
+    def __init__(
+        self,
+        id: str,
+        spec: Spec,
+        submitter: Submitter,
+        events: FrozenSet[str],
+        directory: Path,
+        environment: Optional[Dict[str, str]] = None,
+    ) -> None:
         """Raises MemberError for what cannot be handed to a process."""
         for job in spec.jobs:
             size = len((job.script or "").encode(errors="surrogateescape"))
@@ -42,6 +50,8 @@ class OpenEnsemble:
         self.id = id
         self.directory = directory
         self.submitter = submitter
+        #: what every job's environment has, of this queue
+        self.environment = environment or {}
         self.events = frozenset(BASE_EVENTS) | events
         self.groups = spec.groups
         #: all sets of the file, and where among them each group's begin
@@ -150,13 +160,14 @@ class Job:
     def _environment(self, spec: JobSet) -> Dict[str, str]:
         outer = self.owner.submitter.environment.items()
         # those of a job that we are inside of are its own
-        environment = {name: value for name, value in outer if not name.startswith(PARAM)}
+        environment = {name: value for name, value in outer if not name.startswith(PARAM) and name != "ENSEMBLE_SOCKET"}
         for name, value in spec.environment.items():
             if value is None:
                 environment.pop(name, None)
             else:
                 environment[name] = value
         environment.update(
+            self.owner.environment,
             ENSEMBLE_JOB=str(self.key),
             ENSEMBLE_ID=self.owner.id,
             FLUX_JOB_ID=str(self.id),

@@ -24,10 +24,11 @@ from ensemble.engine.engine import Engine
 from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Resume, Since, Submission, parse
+from ensemble.service import inbox
+from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Put, Resume, Signal, Since, Submission, parse
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
-from ensemble.service.recovery import bring_back, damaged_status, take_up
+from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
 from ensemble.service.rows import held_count, held_rows
 from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
@@ -205,6 +206,7 @@ class Service:
             "text": request.text,
             "files": request.files,
             "seeds": seeds,
+            "sampler": sampler(spec),
             "submitter": request.submitter.model_dump(),
             "t_submit": self._clock(),
         }
@@ -332,6 +334,19 @@ class Service:
 
         remove_all(self._store, list(stored), removed)
 
+    def _on_put(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Put, payload)
+        key = inbox.key_of(request)
+        if key.ensemble not in self._stored:
+            raise NotFound(f"ensemble {key.ensemble} is not known here")
+        inbox.put(self._active(key.ensemble), request, key, self._clock(), reply)
+
+    def _on_signal(self, payload: Any, reply: Reply) -> None:
+        self._may_act()
+        request = parse(Signal, payload)
+        inbox.signal(self._active(request.id), request, self._clock(), reply)
+
     def _on_stats(self, payload: Any, reply: Reply) -> None:
         parse(Nothing, payload)
         reply.send(
@@ -371,6 +386,14 @@ class Service:
 
     # ---- within
 
+    def _active(self, wanted: str) -> Running:
+        """The ensemble, which has not ended. Raises NotFound, or BadRequest for one that has."""
+        stored, running = self._find(wanted)
+        if running is None or running.engine.final is not None:
+            state = running.engine.final if running is not None else (stored.status or {}).get("state")
+            raise BadRequest(f"ensemble {stored.id} ({stored.given['name']}) has ended: {state}")
+        return running
+
     def _drive(self, engine: Engine, given: Dict[str, Any]) -> Running:
         return Running(
             engine,
@@ -384,7 +407,10 @@ class Service:
 
     def _restore(self, stored: Stored) -> None:
         try:
-            self._running[stored.id] = bring_back(stored, self._member, self._drive)
+            running = self._running[stored.id] = bring_back(stored, self._member, self._drive)
+            other = other_sampler(running)
+            if other:
+                self._log(syslog.LOG_WARNING, f"ensemble {stored.id}: {other}")
         except Exception as exc:
             self._log(syslog.LOG_ERR, traceback.format_exc())
             self._member.close(stored.id)

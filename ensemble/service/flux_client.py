@@ -68,14 +68,14 @@ def _installed_bindings() -> Optional[str]:
     return path if done.returncode == 0 and os.path.isdir(path) else None
 
 
-def open_handle() -> Any:
-    """A handle of the enclosing instance. Raises MemberError if there is none to connect to."""
+def open_handle(uri: Optional[str] = None) -> Any:
+    """A handle of the instance at that address, or of the enclosing one. Raises MemberError if none answers."""
     flux = load_flux()
     try:
-        return flux.Flux()
+        return flux.Flux(uri) if uri else flux.Flux()
     except OSError as exc:
-        uri = os.environ.get("FLUX_URI")
-        where = f"at FLUX_URI={uri}" if uri else "(FLUX_URI is not set)"
+        given = os.environ.get("FLUX_URI")
+        where = f"at {uri}" if uri else f"at FLUX_URI={given}" if given else "(FLUX_URI is not set)"
         raise MemberError(
             f"no Flux instance answers {where}: {exc.strerror or exc}; "
             "start one with 'flux start', or use the local queue with --member local"
@@ -91,13 +91,18 @@ def library_version() -> str:
 
 
 class FluxClient(Client):
-    """A handle of the enclosing instance."""
+    """A handle of the enclosing instance, or of the one at an address."""
 
     member = "flux"
 
-    def __init__(self) -> None:
+    def __init__(self, uri: Optional[str] = None) -> None:
         """Raises MemberError if there is no instance to connect to."""
-        self._handle: Any = open_handle()
+        self._handle: Any = open_handle(uri)
+
+    @property
+    def parent(self) -> Optional[str]:
+        """The address of the instance that this one is a job of, None for one that is nobody's."""
+        return str(self._guarded(lambda: self._handle.attr_get("parent-uri")) or "") or None
 
     def call(self, endpoint: str, payload: Optional[Dict[str, Any]] = None, timeout: float = TIMEOUT) -> Dict[str, Any]:
         rpc = self._request(endpoint, payload, 0)

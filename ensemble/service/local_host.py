@@ -30,7 +30,7 @@ from ensemble.members.guard import guarded
 from ensemble.members.local import LocalMember
 from ensemble.service.core import Service
 from ensemble.service.file_store import FileStore
-from ensemble.service.local_server import LocalServer
+from ensemble.service.local_server import LocalServer, socket_path
 from ensemble.service.protocol import Host, Reply
 
 #: idle seconds after which a service ends whose command has detached
@@ -95,7 +95,9 @@ class LocalHost:
         self._why = ""
         #: the loop runs until `stop`; before and after that it runs only for a moment at a time
         self._serving = False
-        self.member = LocalMember(rundir, cores=cores, loop=self.loop)
+        # where the jobs find this service, see `inside.py`
+        reach = {"ENSEMBLE_SOCKET": str(socket_path())}
+        self.member = LocalMember(rundir, cores=cores, loop=self.loop, environment=reach)
         self._resume = resume
         taken = () if resume is None else (resume,)
         self.store = FileStore(self.member.rundir, self.loop.call_later, log, taken)

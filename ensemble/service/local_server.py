@@ -62,6 +62,11 @@ def make_socket_dir() -> Path:
     return directory
 
 
+def socket_path() -> Path:
+    """Where this process listens, once it does."""
+    return socket_dir() / f"{os.getpid()}.sock"
+
+
 def remove_stale(directory: Path) -> List[Path]:
     """Remove the sockets on which nobody listens any more; returns them."""
     gone = []
@@ -282,7 +287,7 @@ class LocalServer:
         directory = make_socket_dir()
         for stale in remove_stale(directory):
             self.log(syslog.LOG_INFO, f"removed {stale}, which a dead service left")
-        path = directory / f"{os.getpid()}.sock"
+        path = socket_path()
         if len(os.fsencode(path)) >= _MAX_PATH:
             raise ServiceError(f"the path of a socket is too long, {path}: set XDG_RUNTIME_DIR to a shorter one")
         # Under its final name it is there only once it listens: nobody may take it for a stale one.

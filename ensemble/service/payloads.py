@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Annotated
 
 from ensemble.errors import BadRequest
+from ensemble.spec.reports import MOST_VALUES
 
 #: rows or records in one answer
 _MOST = 10_000
+#: a name, or a value as it was written
+_Word = Annotated[str, Field(max_length=200)]
 
 
 class _Payload(BaseModel):
@@ -62,6 +66,18 @@ class Purge(_Payload):
     ids: List[str] = Field(default_factory=list, max_length=_MOST)
     older_than: Optional[float] = Field(None, ge=0)
     keep: int = Field(0, ge=0)
+
+
+class Put(_Payload):
+    key: str = Field(min_length=1, max_length=500)
+    values: Dict[_Word, Union[float, _Word]] = Field(min_length=1, max_length=MOST_VALUES)
+    token: str = Field(min_length=1, max_length=100)
+
+
+class Signal(Id):
+    name: str = Field(min_length=1, max_length=100)
+    data: Dict[_Word, Any] = Field(default_factory=dict)
+    token: str = Field("", max_length=100)
 
 
 def parse(model: Any, payload: Any) -> Any:

@@ -26,6 +26,12 @@ resume  {id: ID, limits?: {NAME: value}} -> {id, state}
 purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
         Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
         those that ended less than `older_than` seconds ago and the `keep` that ended last.
+put     {key: KEY, values: {NAME: x}, token} -> {taken: [NAME], refused: {NAME: why}}
+        A job, by its key (ENSEMBLE_JOB), reports values: numbers, or strings for what is none and is only counted. ENOENT:
+        the ensemble is not known here; EINVAL: that attempt of the job has ended. `token` names the report for ever, and one
+        that is sent again takes effect once.
+signal  {id: ID, name, data?: {}, token?} -> {id, name, rules}
+        `rules` is how many rules wait for it.
 stats   {} -> {host: process|module|local, pid, supervisor_pid, version, t_start, restarts, ensembles, active,
                watchers, member, capabilities}
 quit    {} -> {}                                      answered, then the service ends
@@ -36,7 +42,8 @@ STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT:
                      parameters: {G: [{set, names, sample, seed, taken, total}]}}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
         failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
-        None where there is no end of points.
+        None where there is no end of points. The STATE of what jobs report is `reported`; `refused` among its statistics
+        counts what was no finite number.
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
          exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
@@ -65,7 +72,22 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 
 #: the name registered with Flux; endpoints are SERVICE.<endpoint>
 SERVICE = "ensemble"
-ENDPOINTS = ("submit", "list", "status", "jobs", "watch", "log", "cancel", "pause", "resume", "purge", "stats", "quit")
+ENDPOINTS = (
+    "submit",
+    "list",
+    "status",
+    "jobs",
+    "watch",
+    "log",
+    "cancel",
+    "pause",
+    "resume",
+    "purge",
+    "put",
+    "signal",
+    "stats",
+    "quit",
+)
 STREAMING = ("watch",)
 #: bytes of one request
 MAX_REQUEST = 4 << 20

@@ -10,7 +10,8 @@ like all others. What cannot be brought back is quarantined, and hurts nothing e
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Dict
+import importlib.metadata
+from typing import Any, Callable, Dict, Optional
 
 from ensemble.engine.actions import Cancel, Cause, Kill, Submit
 from ensemble.engine.engine import Engine
@@ -24,7 +25,10 @@ from ensemble.service.store import Stored
 from ensemble.spec import sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.load import load
+from ensemble.spec.models import Spec
 
+#: what draws points; another release of it may draw others for the same seed
+_SAMPLER = "scipy"
 _CAUSE = Cause(None, 0, "asked for before the service was restarted")
 
 
@@ -59,6 +63,19 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)
     return running
+
+
+def sampler(spec: Spec) -> Optional[str]:
+    """The release of what draws the points of the spec, to be kept with it; None where nothing but Python does."""
+    return importlib.metadata.version(_SAMPLER) if sampling.uses_scipy(spec) else None
+
+
+def other_sampler(running: Running) -> str:
+    """A sentence where the points that are still to come may be others than the first service would have drawn."""
+    then, now = running.given.get("sampler"), sampler(running.engine.spec)
+    if then == now:
+        return ""
+    return f"points were drawn by {_SAMPLER} {then}; those still to come are drawn by {now}, and may lie elsewhere"
 
 
 def take_up(running: Running, member: Member) -> None:

@@ -17,7 +17,7 @@ from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: triggers that fire of themselves
-_FIRST = frozenset(("start", "timer", "heartbeat", "idle"))
+_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal"))
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate"))
 _ENDING = frozenset(("stop", "terminate"))
@@ -72,7 +72,7 @@ class _Advice:
         """A rule whose trigger comes again and again, and that fires once because nothing else was said."""
         if "repetitions" in node.value or all(action.name in _ENDING for action in rule.actions):
             return
-        if rule.trigger == "heartbeat":
+        if rule.trigger in ("heartbeat", "report", "signal"):
             again = True
         elif rule.trigger == "group-complete":
             again = len(self._submitted) > 1 if rule.name is None else self._submitted.get(rule.name, 0) > 1
@@ -155,8 +155,9 @@ def _groups(rule: Rule) -> List[str]:
 
 
 def _whole(metric: metrics.Metric) -> bool:
-    """Is it counted, or set by the file's own rules, and no measured time?"""
-    return metric.stat in ("count", "n", "var") or (metric.stat == "ensemble" and metric.variable != "elapsed")
+    """Is it counted, set by the file's own rules, or reported by jobs, and no measured time?"""
+    counted = metric.stat in ("count", "n", "var") or (metric.stat == "ensemble" and metric.variable != "elapsed")
+    return counted or metric.reported
 
 
 def _begins(rule: Rule, groups: Collection[str]) -> bool:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import metrics, reading, sampling, units
+from ensemble.spec import heard, metrics, reading, sampling, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
+from ensemble.spec.space import Space
 
 #: seconds, where a file needs heartbeats and sets no period
 HEARTBEAT = 60.0
@@ -38,6 +39,7 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "disable": (("label",), ()),
     "custom": (("label",), ("args", "value")),
     "set": (("label", "value"), ()),
+    "signal": (("label",), ("data",)),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
@@ -102,8 +104,10 @@ class _Check:
         self._groups: Dict[str, Node] = {} if known else _Everything()
         for name, item in names if known else ():
             self._groups.setdefault(str(name), item)
+        #: group -> variables that its jobs report
+        self._variables = heard.declared(item for _, item in names)
         self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
-        self._computed = Computed(root, report, self._groups)
+        self._computed = Computed(root, report, self._groups, self._variables if known else None)
 
     def run(self) -> None:
         for section, node in (("jobs", self._jobs), ("rules", self._rules)):
@@ -132,10 +136,14 @@ class _Check:
             self._report.add(
                 job, "a job has no command", expected="command: a command line, or script: lines for /bin/sh"
             )
+        heard.names(self._report, job)
         exclusive = job.get("exclusive")
         if exclusive is not None and exclusive.value is True and job.get("nodes") is None:
             self._report.add(job.key("exclusive"), "exclusive takes whole nodes", expected="nodes beside it")
         sampling.check_set(job, self._report)
+        space = job.get("parameters")
+        if space is not None and isinstance(space.value, Space) and space.value.custom is not None:
+            self._function(space, space.value.custom)
 
     def _id(self, rule: Node) -> None:
         node = rule.get("id")
@@ -188,6 +196,12 @@ class _Check:
                 self._computed.metric(node, name)
             elif trigger in JOB_TRIGGERS or trigger == "group-complete":
                 self._group(node, name)
+            elif trigger == "report":
+                group = heard.report_name(self._report, node, name, list(self._groups), self._variables)
+                if group is not None:
+                    self._group(node, group)
+            elif trigger == "signal":
+                heard.signal_name(self._report, node, name)
             elif trigger == "end" and name not in END_STATES:
                 self._unknown(node, name, "no ensemble ends in a state called", END_STATES)
         elif trigger == "metric" and "name" not in rule.value and not misspelt(rule, "name", list(Rule.model_fields)):
@@ -195,6 +209,7 @@ class _Check:
                 rule, "a rule on a metric has no name", expected="name: the metric's path, as in count.GROUP.success"
             )
         self._computed.when(rule, trigger, name)
+        heard.signal_rule(self._report, rule, trigger)
         keep = rule.get("keep_alive")
         if keep is not None and keep.value is True and trigger == "end":
             message = "a rule on the end cannot keep the ensemble from ending"
@@ -256,6 +271,8 @@ class _Check:
                 self._unknown(label, told, "no rule has the id", self._ids)
             elif name == "custom":
                 self._function(label, told)
+            elif name == "signal":
+                heard.signal_name(self._report, label, told)
         self._computed.action(action, name, trigger)
 
     def _function(self, node: Node, name: str) -> None:
@@ -278,6 +295,8 @@ class _Check:
             return "the function's name"
         if action == "log":
             return "the line"
+        if action == "signal":
+            return "the signal's name"
         if action == "set":
             return "the name of a variable" if key == "label" else "a number, a string, true, false, or an expression"
         if action in ("enable", "disable"):

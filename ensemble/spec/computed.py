@@ -8,9 +8,9 @@ is silent where a value has the wrong shape, since the models tell that.
 from __future__ import annotations
 
 import re
-from typing import Any, Collection, Dict, Optional
+from typing import Any, Collection, Dict, Optional, Set
 
-from ensemble.spec import arithmetic, condition, expression, metrics, reading, units
+from ensemble.spec import arithmetic, condition, expression, heard, metrics, reading, units
 from ensemble.spec.expression import EXAMPLE, Expression, Read
 from ensemble.spec.faults import Report, nearest, shown
 from ensemble.spec.metrics import PathError, dunder
@@ -25,9 +25,13 @@ _MEANT = re.compile(r"\w\.\w|[*/+()<>=]|\s-\s|\s\w+\s")
 class Computed:
     """Tells faults and warnings of one file."""
 
-    def __init__(self, root: Node, report: Report, groups: Collection[str]) -> None:
+    def __init__(
+        self, root: Node, report: Report, groups: Collection[str], reported: Optional[Dict[str, Set[str]]] = None
+    ) -> None:
+        """`reported` are the variables that each group declares; None where it cannot be known."""
         self._report = report
         self._groups = groups
+        self._reported = reported
         self._variables = root.get("variables")
         declared: Dict[str, Any] = (
             self._variables.value if self._variables is not None and self._variables.kind == "map" else {}
@@ -164,8 +168,14 @@ class Computed:
             self._named(node, read.offset, read)
 
     def _named(self, node: Node, offset: int, read: Read) -> None:
-        if read.metric is not None and read.metric.stat == "var":
+        if read.metric is None:
+            return
+        if read.metric.stat == "var":
             self._declare(node, offset + len("var."), read.metric.variable)
+        elif self._reported is not None:
+            inside = self._inside(node)
+            end = 0 if inside is None else inside + offset + len(read.path)
+            heard.variable(self._report, node, read.metric, self._reported, end)
 
     def _declare(self, node: Node, offset: int, name: str) -> None:
         """Warn once of a variable that is not declared."""

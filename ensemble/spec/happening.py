@@ -38,7 +38,7 @@ FIELDS: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(JOB_TRIGGERS, ("group", "job")),
     "job-retry": ("group", "job"),
     **dict.fromkeys(EVENT_TRIGGERS, ("group", "job", "data")),
-    "report": ("group", "job", "value", "data"),
+    "report": ("group", "job", "name", "value", "data"),
     "group-complete": ("group",),
     "end": ("state",),
     "signal": ("name", "data"),
@@ -61,12 +61,12 @@ def parse(path: str, trigger: Optional[str]) -> Tuple[Tuple[str, ...], Optional[
         if words[0] in _ANY or not fields:
             raise PathError(f"a rule on {trigger} has no event.{shown(words[0])[1:-1]}", 0, expected or "no event.*")
         raise PathError(f"event has no {shown(words[0])}", 6, expected, words[0], fields)
-    for index, word in enumerate(words):
-        if not word or dunder(word):
-            raise PathError(f"event has no {shown(word)}", 6 + sum(len(w) + 1 for w in words[:index]), expected)
     if words[0] == "data" or words[:2] == ("job", "params"):
         if words == ("job", "params"):
             raise PathError("event.job.params is a mapping", len(path), "a parameter, as in event.job.params.x")
+        for index, word in enumerate(words):
+            if not word or dunder(word):
+                raise PathError(f"event has no {shown(word)}", 6 + sum(len(w) + 1 for w in words[:index]), expected)
         return words, None
     if words[0] != "job":
         known = words[:1]

@@ -22,6 +22,7 @@ from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
+from ensemble.spec.reports import Reported
 
 #: keys of a rule that may stand inside its lone action
 LIFTED = ("repetitions", "backoff", "cooldown")
@@ -174,8 +175,8 @@ class Shape:
         made = self._section(node, "job")
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
-            space = None if inner is _Told else parameters.read(inner, self._report, self._beside.text)
-            made.value["parameters"] = (key, _Told if space is None else Node("scalar", space, inner))
+            space = None if inner is _Told else parameters.shape(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, space or _Told)
         return made
 
     def rule(self, node: Node) -> Node:
@@ -360,6 +361,8 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
 
 def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
     """What a place is in the user's words, and the model that describes it."""
+    if loc[:1] == ("jobs",) and len(loc) > 3 and loc[2] == "metrics":
+        return "a variable", Reported
     if loc[:1] == ("jobs",) and len(loc) > 1:
         return "a job", JobSet
     if loc[:1] == ("rules",) and len(loc) > 3 and loc[2] == "actions":

@@ -3,6 +3,7 @@
 
 count.<group>.<state>
 <stat>.<group>[.success|failed|finished].<duration|pending|waiting>
+<stat>.<group>[.success|failed|finished].<a variable that jobs report>
 <stat>.<group>-duration, <stat>.<group>-pending        (as ensemble-python spells them)
 ensemble.<active|submitted|elapsed>
 var.<name>                                             (a variable; it counts as a metric, since rules read it alike)
@@ -14,13 +15,14 @@ import re
 from typing import Collection, List, NamedTuple, Optional
 
 from ensemble.spec.faults import listed, nearest, shown
-from ensemble.spec.models import COUNTS, NAME
+from ensemble.spec.models import COUNTS, NAME, RESERVED
+from ensemble.spec.reports import OF_JOBS
 
 STATS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median", "ewm")
 _QUANTILE = re.compile(r"p(0[1-9]|[1-9][0-9])")
 END_KINDS = ("success", "failed", "finished")
 #: of every group. `wait` is the predecessor's `-pending`: final waits, and ages of the pending at each heartbeat
-VARIABLES = ("duration", "pending", "waiting")
+VARIABLES = OF_JOBS
 LEGACY_PENDING = "-pending"
 OF_ENSEMBLE = ("active", "submitted", "elapsed")
 #: groups of metrics that a later release carries out
@@ -56,8 +58,9 @@ class Metric(NamedTuple):
     """What a path names.
 
     `stat` is `count`, one of GROUPLESS, or a statistic. For `count`, `state` is one of COUNTS and `variable` is ''. For
-    a statistic, `state` is success, failed or finished ('' for waiting and LEGACY_PENDING, which have none). For those
-    of GROUPLESS, `group` and `state` are ''; the `variable` of `var` is the name of a variable.
+    a statistic, `state` is success, failed or finished; it is '' for waiting and LEGACY_PENDING, which have none, and
+    for a reported variable that is fed at every report (with a state: once a job, at its end). For those of GROUPLESS,
+    `group` and `state` are ''; the `variable` of `var` is the name of a variable.
     """
 
     stat: str
@@ -69,6 +72,11 @@ class Metric(NamedTuple):
         if self.variable == LEGACY_PENDING:
             return f"{self.stat}.{self.group}-pending"
         return ".".join(part for part in (self.stat, self.group, self.state, self.variable) if part)
+
+    @property
+    def reported(self) -> bool:
+        """Is it a statistic of a variable that jobs report?"""
+        return self.stat != "count" and self.stat not in GROUPLESS and self.variable not in (*VARIABLES, LEGACY_PENDING)
 
 
 def is_stat(word: str) -> bool:
@@ -110,12 +118,14 @@ def parse(path: str, groups: Collection[str]) -> Metric:
         offset = len(first) + len(group) + 2
         expected = f"one of {', '.join(END_KINDS)}"
         raise PathError(f"no end of a job is called {shown(parts[2])}", offset, expected, parts[2], END_KINDS)
-    variable = _word(parts, 3 if state else 2, VARIABLES, ".".join(parts[: 3 if state else 2]))
+    variable = _reported(parts, 3 if state else 2)
     if variable == "waiting":
         if state:
             offset = len(first) + len(group) + 2
             raise PathError("jobs that wait have not ended", offset, f"{first}.{group}.waiting")
         return Metric(first, group, "", variable)
+    if variable not in VARIABLES:
+        return Metric(first, group, state, variable)
     return Metric(first, group, state or "success", variable)
 
 
@@ -141,6 +151,14 @@ def dunder(name: str) -> bool:
 
 def _last(first: str) -> str:
     return "success" if first == "count" else "duration"
+
+
+def _reported(parts: List[str], at: int) -> str:
+    """The variable at that index. Raises PathError if it is missing, no name, or not last."""
+    name = parts[at] if len(parts) > at else ""
+    if NAME.fullmatch(name) and name not in RESERVED and len(parts) == at + 1:
+        return name
+    return _word(parts, at, VARIABLES, ".".join(parts[:at]))
 
 
 def _word(parts: List[str], at: int, known: Collection[str], before: str) -> str:

@@ -31,6 +31,7 @@ from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
+from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
@@ -70,19 +71,30 @@ EVENT_TRIGGERS = {
     f"job-{name}": name for name in JOB_EVENTS if f"job-{name}" not in STATE_TRIGGERS and name != "finish"
 }
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
-TRIGGERS = ("start", "metric", *JOB_TRIGGERS, "group-complete", "heartbeat", "timer", "idle", "end")
+TRIGGERS = (
+    "start",
+    "metric",
+    *JOB_TRIGGERS,
+    "report",
+    "signal",
+    "group-complete",
+    "heartbeat",
+    "timer",
+    "idle",
+    "end",
+)
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set", "custom")
+ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set", "custom", "signal")
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("strict", "algorithm", "models", "members", "simulate"),
-    "job": ("metrics", "retries"),
-    "rule": ("topic",),
-    "trigger": ("job-retry", "report", "signal", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink", "signal"),
-    "action key": ("data", "job"),
+    "job": ("retries",),
+    "rule": (),
+    "trigger": ("job-retry", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
+    "action": ("urgency", "grow", "shrink"),
+    "action key": ("job",),
     "limit": (),
 }
 
@@ -246,6 +258,7 @@ class JobSet(_Model):
     seed: Optional[Annotated[int, Between(0, MOST_SEED)]] = Field(
         None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
     )
+    metrics: Dict[str, Reported] = Field(default_factory=dict, description="variables that the jobs report")
 
     @property
     def wanted(self) -> Optional[int]:
@@ -272,6 +285,14 @@ class JobSet(_Model):
                 raise ValueError(f"expected names of variables without '=', not {shown(name)}")
         return value
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        # the names are checked in `heard.py`, which can point at one
+        return {name: {} if variable is None else variable for name, variable in value.items()}
+
     @model_validator(mode="after")
     def _one_command(self) -> JobSet:
         if bool(self.command) == (self.script is not None):
@@ -288,13 +309,22 @@ def check_name(value: str, what: str) -> str:
     return value
 
 
+def check_variable(value: str) -> str:
+    """The name of a variable that jobs report, if it can be one. Raises ValueError."""
+    check_name(value, "a variable's name")
+    if value in OF_JOBS:
+        raise ValueError(f"expected a variable's name, and '{value}' is known of every job without being reported")
+    return value
+
+
 class Action(_Model):
     """One action of a rule. Which keys go with which name is checked in `check.py`."""
 
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
     label: Optional[Text] = Field(
         None,
-        description="what it acts on: a group, for enable and disable a rule's id, for set a variable, for custom a function",
+        description="what it acts on: a group, for enable and disable a rule's id, for set a variable, for custom a "
+        "function, for signal the signal's name",
     )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
     parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
@@ -307,6 +337,7 @@ class Action(_Model):
         None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
     )
     status: Optional[Literal["success", "failure"]] = Field(None, description="terminate: how the ensemble ends")
+    data: Optional[Dict[str, Plain]] = Field(None, description="signal: what event.data has")
     value: Optional[Plain] = Field(
         None,
         description="log: the line; {paths} in braces are filled in. set: the value, or an expression. "
@@ -321,7 +352,9 @@ class Rule(_Model):
     id: Text = Field(description="names the rule; without it rule-N, counted from 1 in file order")
     trigger: Text = Field(description="what makes the rule fire")
     name: Optional[Text] = Field(
-        None, description="metric: the path; job-* and group-complete: the group; end: the state"
+        None,
+        description="metric: the path; job-* and group-complete: the group; report: GROUP.VARIABLE or the group; "
+        "signal: the signal's name; end: the state",
     )
     when: When = Field(
         None,
@@ -332,10 +365,14 @@ class Rule(_Model):
     )
     enabled: StrictBool = Field(True, description="false: rests until an action enables it")
     every: Optional[Duration] = Field(None, description="heartbeat: time between two, in place of logging.heartbeat")
+    topic: Optional[Filled] = Field(
+        None, description="signal: a topic of events on the Flux bus, in place of a name; * stands for anything"
+    )
     after: Optional[Duration] = Field(None, description="timer: time from the start of the ensemble")
     keep_alive: Optional[StrictBool] = Field(
         None,
-        description="keeps the ensemble from ending while the rule can fire; without it a heartbeat rule that submits does",
+        description="keeps the ensemble from ending while the rule can fire; without it signal rules do, and heartbeat "
+        "rules that submit",
     )
     repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")
@@ -404,6 +441,11 @@ class Spec(_Model):
     def steered(self) -> bool:
         """Do functions take part in it, which may answer any action and rule?"""
         return any(action.name == "custom" for rule in self.rules for action in rule.actions)
+
+    @property
+    def asks(self) -> bool:
+        """Does it call functions, for what rules do or for points?"""
+        return self.steered or any(jobs.parameters is not None and jobs.parameters.custom for jobs in self.jobs)
 
     @property
     def groups(self) -> Dict[str, Tuple[JobSet, ...]]:

@@ -76,6 +76,14 @@ def read(node: Node, report: Report, text_of: TextOf) -> Optional[Space]:
     return _Reader(report, text_of).space(node)
 
 
+def shape(node: Node, report: Report, text_of: TextOf) -> Optional[Node]:
+    """The node with the space that `read` reads as its value; of a function it stands where the function's name does."""
+    space = read(node, report, text_of)
+    if space is None:
+        return None
+    return Node("scalar", space, (space.custom and node.get("custom")) or node)
+
+
 def is_name(name: object) -> bool:
     """May a parameter be called so?"""
     return isinstance(name, str) and bool(IDENT.fullmatch(name)) and len(name) <= _LONGEST_NAME
@@ -190,8 +198,7 @@ class _Reader:
         if not isinstance(custom.value, str) or not is_name(custom.text):
             self._report.add(custom, f"custom cannot be {custom}", expected="the name of a function")
             return None
-        self._report.add(custom, "parameters by a function are not supported yet", value=custom.text)
-        return None
+        return Space(custom=custom.text)
 
     def _axis(self, name: str, key: Node, node: Node) -> Optional[Axis]:
         if name == "file" and node.kind == "scalar" and not node.empty:

@@ -14,6 +14,9 @@ from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
 from ensemble.spec.models import ACTIONS, NAME, RESERVED, TITLE, TRIGGERS, Spec
 
+#: a condition where there is no metric that it could speak of
+_EXPRESSION = {"type": "string", "not": {"pattern": r"^\s*([<>=!]|[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*$)"}}
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -46,11 +49,12 @@ def schema() -> Dict[str, Any]:
     rule["required"] = ["trigger"]
     rule["oneOf"] = [{"required": ["action"]}, {"required": ["actions"]}]
     rule["allOf"] = [
-        _if("trigger", "metric", {"required": ["name"]}, {"properties": {"when": False}}),
+        _if("trigger", "metric", {"required": ["name"]}, {"properties": {"when": _EXPRESSION}}),
         _if("trigger", "timer", {"required": ["after"]}, {"properties": {"after": False}}),
         _if("trigger", "heartbeat", {}, {"properties": {"every": False}}),
     ]
 
+    made["properties"]["variables"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "maxLength": 100}
     made["properties"]["name"] = _named(made["properties"]["name"], TITLE.pattern)
     made["properties"]["custom"] = _custom(made["properties"]["custom"], parts.pop("Custom"))
     made["required"] = ["jobs", "rules"]

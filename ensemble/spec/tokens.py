@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     |(?P<string>'[^']*'|"[^"]*")
     |(?P<path>[A-Za-z_]\w*(?:\.[\w-]+)+)
     |(?P<word>[A-Za-z_]\w*)
-    |(?P<operator>\*\*|//|<=|>=|==|!=|[-+*/%<>(),])""",
+    |(?P<operator>\*\*|//|<=|>=|==|!=|<(?!>)|[-+*/%>(),])""",
     re.VERBOSE | re.ASCII,
 )
 #: words for constants
@@ -73,15 +73,14 @@ def _pieces(text: str) -> List[Token]:
     found: List[Token] = []
     at = 0
     while at < len(text):
-        if at >= MAX_LENGTH or len(found) > MAX_TOKENS:
-            bound = f"{MAX_LENGTH} characters" if at >= MAX_LENGTH else f"{MAX_TOKENS} words and signs"
-            raise ExpressionError(f"the expression goes on behind {bound}", at, "a shorter one; set keeps parts of it")
         match = _TOKEN.match(text, at)
         if match is None or match.end() > MAX_LENGTH:
             _refuse(text, at, match)
         assert match is not None
         at, kind = match.end(), str(match.lastgroup)
         if kind != "space":
+            if len(found) == MAX_TOKENS:
+                raise _too_long(f"{MAX_TOKENS} words and signs", match.start())
             found.append(Token(kind, match.group(), match.start()))
         if kind == "number" and re.match(r"[\w.]", text[at : at + 1]):
             expected = "a space or an operator behind the number; a time is given in seconds"
@@ -91,13 +90,17 @@ def _pieces(text: str) -> List[Token]:
 
 def _refuse(text: str, at: int, match: Optional[re.Match[str]]) -> None:
     if match is not None:
-        raise ExpressionError(f"the expression goes on behind {MAX_LENGTH} characters", MAX_LENGTH, "a shorter one")
+        raise _too_long(f"{MAX_LENGTH} characters", MAX_LENGTH)
     if text[at] in "'\"":
         raise ExpressionError("this string has no end", at, f"a second {text[at]}")
     for foreign in (text[at : at + 2], text[at]):
         if foreign in _FOREIGN:
             raise _foreign(foreign, at)
     raise ExpressionError(f"no expression has a {shown(text[at])}", at, "numbers, paths, operators and parentheses")
+
+
+def _too_long(bound: str, at: int) -> ExpressionError:
+    return ExpressionError(f"the expression goes on behind {bound}", at, "a shorter one; set keeps parts of it")
 
 
 def _foreign(word: str, at: int) -> ExpressionError:

@@ -13,7 +13,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Begin, JobEvent
+from ensemble.engine.events import Answered, Begin, JobEvent
 from ensemble.engine.points import Points
 from ensemble.engine.snapshot import restore, snapshot
 from t.engine.harness import OK, T0, Plan, World, act, make_spec, rule
@@ -276,3 +276,95 @@ def test_the_end_submits_points_too(world: Any) -> None:
     )
     w.run()
     assert taken(w) == [{"x": 1}, {"x": 2}]
+
+
+SOURCE = "def f(**kwargs): pass\n"
+ASKED = {"name": "a", "command": "x {x}", "parameters": {"custom": "f"}}
+
+
+def test_a_function_says_the_points(world: Any) -> None:
+    left = [[{"x": 1}, {"x": 2}, {"x": 3}], [{"x": 4, "y": "z"}], []]
+    w = world(
+        [
+            rule("start", act("submit", "a", urgency=7)),
+            rule("group-complete", act("submit", "a"), name="a", repetitions="unlimited"),
+        ],
+        [{**ASKED, "count": 2}],
+        custom=SOURCE,
+        functions={"f": lambda request: {"answer": left.pop(0)}},
+    )
+    w.run()
+    assert taken(w) == [{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4, "y": "z"}]
+    assert [s.overrides for s in w.submits()] == [{"urgency": 7}] * 2 + [{}] * 2
+    # what an answer left over is taken without a call
+    assert [record["text"] for record in w.records("action")] == [
+        "call f for points of a",
+        "submit a (2 jobs)",
+        "submit a (1 job)",
+        "call f for points of a",
+        "submit a (1 job)",
+        "call f for points of a",
+        "f has no more points of a, so nothing is submitted",
+    ]
+    assert all(request["points"] for request in w.called)
+    assert w.called[0]["action"] == {"name": "submit", "label": "a", "urgency": 7, "set": 0}
+    assert w.engine.samples.table(w.engine.taken) == {
+        "a": [{"set": 0, "names": [], "sample": "custom", "seed": None, "total": None, "taken": 4}]
+    }
+    assert w.engine.final == "complete"
+
+
+def test_a_group_that_waits_for_its_points_is_not_complete(world: Any) -> None:
+    """The job of the other set ends first; the group is complete once, when nothing is left of either."""
+    late = [[{"x": 1}]]
+    w = world(
+        [rule("start", act("submit", "a")), rule("group-complete", act("log", value="done"), name="a", id="done")],
+        [{"name": "a", "command": "y"}, ASKED],
+        plans={"a": Plan(wait=0.0, run=0.001, seen=0.0, ack=0.0)},
+        custom=SOURCE,
+        functions={"f": lambda request: {"answer": late.pop(0)}},
+    )
+    w.run()
+    assert taken(w) == [{}, {"x": 1}]
+    assert len(w.fired("done")) == 1
+    assert w.fired("done")[0] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"answer": [{"x": [1]}]}, "expected a number, a string, true or false as the value of a parameter"),
+        ({"answer": [{"x y": 1}]}, "expected names of parameters"),
+        ({"answer": [{"x": 1}, {"y": 1}]}, "point 2 differs in 'x'"),
+        ({"answer": [5]}, "expected a point"),
+        ({"error": "failed: ValueError: no", "traceback": "Traceback"}, "function 'f' failed: ValueError: no"),
+    ],
+)
+def test_a_wrong_answer_of_points_fails_the_rule(world: Any, answer: Any, told: str) -> None:
+    w = world([rule("start", act("submit", "a"), id="r")], [ASKED], custom=SOURCE, functions={"f": lambda _: answer})
+    w.run()
+    assert taken(w) == []
+    assert w.engine.final == "failed"
+    assert told in (w.engine.reason or "")
+
+
+def test_cancelling_a_group_takes_back_the_question(world: Any) -> None:
+    w = world(
+        [rule("start", act("submit", "a"), act("cancel", "a"))],
+        [ASKED],
+        custom=SOURCE,
+        functions={"f": lambda _: {"answer": [{"x": 1}]}},
+    )
+    w.run()
+    assert (taken(w), w.called, w.engine.final) == ([], [], "complete")
+
+
+def test_points_that_were_answered_survive_a_restart() -> None:
+    spec = make_spec([rule("start", act("submit", "a", count=1))], [ASKED], custom=SOURCE)
+    engine = Engine(spec, "ens")
+    (call,) = (a.call for a in engine.handle(Begin(T0)) if type(a).__name__ == "Call")
+    engine = restore(spec, json.loads(json.dumps(snapshot(engine))))
+    engine.handle(Answered(T0 + 1, call, {"answer": [{"x": 1}, {"x": 2}]}))
+    engine = restore(spec, json.loads(json.dumps(snapshot(engine))))
+    assert engine.answered == {"a/0": [{"x": 2}]}
+    assert [job.params for job in engine.jobs.values()] == [{"x": 1}]

@@ -53,6 +53,23 @@ def test_status(run: Any, serve: Serve) -> None:
     assert run("status", "bcd", "-n", "-o", "{state}").out == "complete\n"
 
 
+def test_variables_are_shown(run: Any, serve: Serve) -> None:
+    variables = {"n": 4, "x": 1 / 3, "phase": "warm\x1b[31m up", "done": False, "best": None}
+    serve(status=status(variables=variables))
+    assert json.loads(run("status", "bcd", "--json").out)["variables"] == variables
+    lines = run("status", "bcd").out.splitlines()
+    table = [line.split(None, 1) for line in lines[lines.index("VARIABLE  VALUE") + 1 :]]
+    assert table[:2] == [["n", "4"], ["x", "0.3333"]]
+    assert table[3:] == [["done", "false"], ["best", "no value"]]
+    assert table[2][1].endswith(" up")
+    assert "\x1b" not in table[2][1]
+
+
+def test_no_variables_no_table(run: Any, serve: Serve) -> None:
+    serve(status=status())
+    assert "VARIABLE  VALUE" not in run("status", "bcd").out
+
+
 def test_status_tells_how_many_points_are_taken(run: Any, serve: Serve) -> None:
     of = {"set": 0, "names": ["x", "y"], "sample": "sobol", "seed": 7, "taken": 12, "total": 100}
     serve(status=status(parameters={"sleep": [of, {**of, "total": None}]}))

@@ -68,6 +68,8 @@ MALFORMED: Dict[str, List[Any]] = {
     "pause": [{"id": ["chain"]}],
     "resume": [{"id": "chain", "limits": []}, {"id": "chain", "limits": 5}],
     "list": [[], {"all": True}],
+    "put": [{}, {"key": "k", "values": {"x": 1}}, {"key": "k", "values": {}, "token": "t"}],
+    "signal": [{"id": "chain"}, {"id": "chain", "name": "x", "data": [1]}],
     "stats": [5],
     "purge": [{"ids": "chain"}, {"older_than": -1}, {"keep": -1}, {"keep": 1.5}, {"id": "chain"}],
     "quit": [{"now": True}],

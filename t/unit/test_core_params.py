@@ -6,6 +6,8 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any, Dict, List
 
+import pytest
+
 from ensemble.engine.engine import Engine
 from ensemble.service.store import MemoryStore, Store
 from t.unit.fake_member import House
@@ -51,6 +53,20 @@ def test_a_seed_of_the_file_is_kept_as_it_is() -> None:
     id, other = house.submit(text), house.submit(text)
     assert params(house, id) == params(house, other)
     assert house.status(id)["parameters"]["a"][0]["seed"] == 7
+
+
+def test_another_release_of_scipy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    house = House(store)
+    id = house.submit(DRAWN.replace("samples: 10", "samples: 10, sample: sobol"))
+    first = params(house, id)
+    assert not any("scipy" in line for _, line in House(store).logged)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.1")
+    again = House(store)
+    (line,) = [line for _, line in again.logged if "scipy" in line]
+    assert f"ensemble {id}: points were drawn by scipy" in line
+    assert "drawn by 99.1" in line
+    assert params(again, id) == first
 
 
 def test_a_file_of_points_is_kept_with_the_ensemble() -> None:

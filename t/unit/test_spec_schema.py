@@ -49,6 +49,9 @@ def complaints(value: Any, part: Any, whole: Dict[str, Any], at: str = "$") -> I
         elif word == "additionalProperties":
             for key in value.keys() - part.get("properties", {}).keys() if isinstance(value, dict) else ():
                 yield from complaints(value[key], rule, whole, f"{at}.{key}")
+        elif word == "propertyNames":
+            for key in value if isinstance(value, dict) else ():
+                yield from complaints(key, rule, whole, f"{at}.{key}")
         elif word == "items":
             for index, item in enumerate(value if isinstance(value, list) else ()):
                 yield from complaints(item, rule, whole, f"{at}[{index}]")
@@ -58,6 +61,12 @@ def complaints(value: Any, part: Any, whole: Dict[str, Any], at: str = "$") -> I
         elif word in ("minItems", "minLength"):
             if isinstance(value, list if word == "minItems" else str) and len(value) < rule:
                 yield f"{at}: too short"
+        elif word == "maxItems":
+            if isinstance(value, list) and len(value) > rule:
+                yield f"{at}: too long"
+        elif word in ("minProperties", "maxProperties"):
+            if isinstance(value, dict) and (len(value) < rule if word == "minProperties" else len(value) > rule):
+                yield f"{at}: {len(value)} keys"
         elif word == "maxLength":
             if isinstance(value, str) and len(value) > rule:
                 yield f"{at}: too long"
@@ -111,6 +120,12 @@ def test_what_a_user_may_write_besides_fits() -> None:
         {"trigger": "idle", "repetitions": "unlimited", "actions": [{"name": "log", "value": 5}]},
         {"trigger": "metric", "name": "count.a.success", "when": "> 5", "action": {"name": "terminate"}},
     ]
+    file["rules"] += [
+        {"trigger": "job-fail", "when": "event.job.exit_code == 3", "keep_alive": True, "action": {"name": "stop"}},
+        {"trigger": "idle", "action": {"name": "submit", "label": "a", "count": "var.n * 2", "duration": "var.t"}},
+        {"trigger": "idle", "action": {"name": "set", "label": "n", "value": "var.n + 1"}},
+    ]
+    file["variables"] = {"n": 1, "t": 0.5, "phase": "warm", "done": False, "best": None}
     file["failures"] = "10%"
     file["limits"] = {"max_failures": "5%", "duration": "1h"}
     assert found(file) == []
@@ -131,6 +146,13 @@ BAD = [
     ("rules", [{"trigger": "start", "action": {"name": "submit"}}]),
     ("rules", [{"trigger": "start", "action": {"name": "stop", "count": 1}}]),
     ("rules", [{"trigger": "start", "when": 3, "action": {"name": "stop"}}]),
+    ("rules", [{"trigger": "start", "when": "> 3", "action": {"name": "stop"}}]),
+    ("rules", [{"trigger": "start", "when": "3", "action": {"name": "stop"}}]),
+    ("rules", [{"trigger": "start", "keep_alive": "yes", "action": {"name": "stop"}}]),
+    ("rules", [{"trigger": "start", "action": {"name": "submit", "label": "a", "count": 0}}]),
+    ("rules", [{"trigger": "start", "action": {"name": "submit", "label": "a", "urgency": True}}]),
+    ("rules", [{"trigger": "start", "action": {"name": "set", "label": "n"}}]),
+    ("variables", {"2n": 1}), ("variables", {"n": [1]}), ("variables", []),
     ("rules", [{"trigger": "metric", "action": {"name": "stop"}}]),
     ("rules", [{"trigger": "timer", "action": {"name": "stop"}}]),
     ("rules", [{"trigger": "start", "after": 5, "action": {"name": "stop"}}]),
