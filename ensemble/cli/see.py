@@ -55,6 +55,7 @@ JOB_FIELDS = {
     "signal": "SIGNAL",
     "cause": "CAUSE",
     "attempt": "ATTEMPT",
+    "retry": "RETRY",
     "rule": "RULE",
     "firing": "FIRING",
     "index": "INDEX",
@@ -68,7 +69,7 @@ JOB_FIELDS = {
     "params.": "",
     "values.": "",
 }
-_JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} {waited!F:>8h} {duration!F:>8h}"
+_JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} ?:{retry:>5h} {waited!F:>8h} {duration!F:>8h}"
 JOB_FORMATS = {
     "default": Named("One row a job", _JOB + " ?+:{rule:<8}"),
     "long": Named("With times and place", _JOB + " ?+:{rule:<8} {firing:>6} {t_submit!D:>19h} {ranks:>5h} {where}"),
@@ -161,6 +162,8 @@ def _job_row(job: Dict[str, Any]) -> Dict[str, Any]:
     return {
         **job,
         "status": job.get("result") or job.get("state"),
+        # the first attempt of a job is none
+        "retry": job.get("attempt") or None,
         "waited": _between(submitted, started),
         "duration": _between(started, end if end is not None else time.time() if started is not None else None),
     }

@@ -35,8 +35,10 @@ def ended(status: Dict[str, Any]) -> str:
 def group_lines(status: Dict[str, Any]) -> List[str]:
     """The counts of each group, as a table."""
     groups: Dict[str, Dict[str, Any]] = status.get("groups") or {}
-    rows = [[group, *(of.get(key, 0) for key in COUNTS)] for group, of in groups.items()]
-    return columns(["GROUP", *(key.upper() for key in COUNTS)], rows)
+    # most ensembles try nothing again
+    shown = (*COUNTS, "retried") if any(of.get("retried") for of in groups.values()) else COUNTS
+    rows = [[group, *(of.get(key, 0) for key in shown)] for group, of in groups.items()]
+    return columns(["GROUP", *(key.upper() for key in shown)], rows)
 
 
 def parameter_lines(status: Dict[str, Any]) -> List[str]:

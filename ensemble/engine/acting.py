@@ -7,16 +7,16 @@ Law of this file: called by `Engine.handle` alone, on its way. A job's index run
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import asking, calls, ending, points, signals
-from ensemble.engine.actions import Cancel, Cause, Kill, Submit
-from ensemble.engine.events import Key
-from ensemble.engine.jobs import FINISHED, PENDING, RUNNING, SUBMITTING, WITHDRAWN, Job
+from ensemble.engine import asking, calls, ending, points, signals, targets
+from ensemble.engine.actions import Cause, Submit
+from ensemble.engine.events import JobId, Key
+from ensemble.engine.jobs import Job
 from ensemble.engine.submissions import Batch
 from ensemble.engine.values import shown
 from ensemble.errors import RuleError
-from ensemble.spec import reading, units
+from ensemble.spec import reading
 from ensemble.spec.models import Action, JobSet
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Firing:
     def cause(self, action: Action) -> Cause:
         return Cause(self.rule.id, self.number, f"{action.name} by rule '{self.rule.id}', firing {self.number}")
 
-    def tell(self, action: Action, text: str, count: Optional[int] = None) -> None:
+    def tell(self, action: Action, text: str, count: Optional[int] = None, job: Optional[JobId] = None) -> None:
+        """Record what the action does, and to which job if it is about one alone."""
+        about = {} if job is None else {"job": job}
         self.engine.record(
             "action",
             rule=self.rule.id,
@@ -57,6 +59,7 @@ class Firing:
             label=action.label,
             count=count,
             text=text,
+            **about,
         )
 
 
@@ -80,7 +83,7 @@ def perform(firing: Firing, action: Action) -> None:
 def make_job(engine: Engine, batch: Batch) -> Submit:
     """One job becomes an intent."""
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
-    job = Job(key, batch.group, batch.set, batch.overrides, batch.losses)
+    job = Job(key, batch.group, batch.set, batch.overrides, batch.losses, batch.tries)
     job.params = engine.samples.params(batch)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
@@ -92,9 +95,9 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
     """Cancel every job, unacknowledged ones included; how many."""
-    ending.drop(engine)
+    ending.drop(engine, result="cancelled")
     engine.calls.drop()
-    return _cancel([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
+    return targets.cancel_jobs([job for jobs in engine.group_jobs.values() for job in jobs.values()], engine, cause)
 
 
 def submit(firing: Firing, action: Action, only: Optional[int] = None) -> None:
@@ -175,29 +178,6 @@ def _set(firing: Firing, action: Action) -> None:
     firing.tell(action, f"set {name} to {shown(value)}")
 
 
-def _cancel_action(firing: Firing, action: Action) -> None:
-    engine = firing.engine
-    waiting = engine.held.total
-    if action.state in (None, "pending"):
-        ending.drop(engine, None if action.label == "all" else action.label)
-        asking.forget(engine, None if action.label == "all" else action.label)
-    count = waiting - engine.held.total + _cancel(_chosen(engine, action), engine, firing.cause(action))
-    firing.tell(action, f"cancel {action.label} ({count} job{'s' if count != 1 else ''})", count)
-
-
-def _kill(firing: Firing, action: Action) -> None:
-    engine = firing.engine
-    number = units.signal_number(action.signal)
-    count = 0
-    for job in _chosen(engine, action):
-        if job.state == RUNNING and job.id is not None:
-            job.killed_by(number)
-            engine.emit(Kill(job.id, number, firing.cause(action)))
-            count += 1
-    name = units.signal_name(number)
-    firing.tell(action, f"kill {action.label} with {name} ({count} job{'s' if count != 1 else ''})", count)
-
-
 def _stop(firing: Firing, action: Action) -> None:
     engine = firing.engine
     firing.tell(action, "stop")
@@ -214,6 +194,7 @@ def _terminate(firing: Firing, action: Action) -> None:
         reason = engine.reason or reason
     elif action.status:
         engine.decreed = "complete" if action.status == "success" else "failed"
+    ending.drop(engine, result="cancelled")
     ending.end(engine, engine.decreed or "complete", reason)
     engine.closed = True
     cancel_all(engine, firing.cause(action))
@@ -244,8 +225,9 @@ def _signal(firing: Firing, action: Action) -> None:
 
 _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "submit": submit,
-    "cancel": _cancel_action,
-    "kill": _kill,
+    "cancel": targets.cancel,
+    "kill": targets.kill,
+    "urgency": targets.urgency,
     "stop": _stop,
     "terminate": _terminate,
     "log": _log,
@@ -255,27 +237,3 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "signal": _signal,
     "set": _set,
 }
-
-
-def _chosen(engine: Engine, action: Action) -> List[Job]:
-    groups: Iterable[str] = engine.group_jobs if action.label == "all" else [action.label or ""]
-    jobs = [job for group in groups for job in engine.group_jobs[group].values()]
-    if action.state == "pending":
-        return [job for job in jobs if job.state in (SUBMITTING, WITHDRAWN, PENDING)]
-    if action.state == "running":
-        return [job for job in jobs if job.state == RUNNING]
-    return jobs
-
-
-def _cancel(jobs: List[Job], engine: Engine, cause: Cause) -> int:
-    """Cancel those that have not ended. One that has no id yet is cancelled as soon as it has one."""
-    count = 0
-    for job in jobs:
-        if job.state == FINISHED:
-            continue
-        again = job.doomed
-        job.doomed = True
-        if job.id is not None and not again:
-            engine.emit(Cancel(job.id, cause))
-        count += 1
-    return count

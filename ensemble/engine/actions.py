@@ -49,6 +49,14 @@ class Kill(NamedTuple):
     cause: Cause
 
 
+class Urgency(NamedTuple):
+    """Change the urgency of a pending job: 0 to 31, where 0 holds it."""
+
+    id: JobId
+    value: int
+    cause: Cause
+
+
 class Call(NamedTuple):
     """Have a function called; `Answered` with this id comes of it. What it needs stands in the engine's state."""
 
@@ -80,7 +88,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, Call, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, Call, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
-FOR_MEMBER = (Submit, Cancel, Kill)
+FOR_MEMBER = (Submit, Cancel, Kill, Urgency)

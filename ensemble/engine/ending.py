@@ -7,11 +7,13 @@ Law of this file: called by `Engine.handle` alone, on its way. An ensemble heads
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Iterable, Optional
 
 from ensemble.engine import acting, life, verdict
+from ensemble.engine.jobs import Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
+from ensemble.engine.submissions import Batch
 
 if TYPE_CHECKING:
     from ensemble.engine.engine import Engine
@@ -85,17 +87,40 @@ def end(engine: Engine, state: str, reason: str) -> None:
         return
     engine.ending, engine.reason = state, reason
     if state != "halted":
-        drop(engine)
+        drop(engine, result="cancelled" if state == "cancelled" else "failed")
     engine.state_record()
 
 
-def drop(engine: Engine, group: Optional[str] = None) -> None:
-    """Forget the submissions that are held, of one group or of all."""
-    for batch in engine.held.drop(group):
+def drop(engine: Engine, group: Optional[str] = None, result: str = "failed") -> int:
+    """Forget the submissions that are held, of one group or of all; how many.
+
+    A job that was to be tried again counts as `result`.
+    """
+    return _forget(engine, (*engine.held.drop(group), *engine.waiting.drop(group)), result)
+
+
+def drop_retry(engine: Engine, job: Job) -> int:
+    """Forget the next attempt of a job, if there is one that was not sent yet: it counts as cancelled. 0 or 1."""
+    if job.result != "retried":
+        return 0
+    key = job.key._replace(attempt=job.key.attempt + 1)
+
+    def next_one(batch: Batch) -> bool:
+        return (batch.rule, batch.firing, batch.first, batch.attempt) == key[1:]
+
+    return _forget(
+        engine, (*engine.held.drop(job.group, next_one), *engine.waiting.drop(job.group, next_one)), "cancelled"
+    )
+
+
+def _forget(engine: Engine, batches: Iterable[Batch], result: str) -> int:
+    count = 0
+    for batch in batches:
         if batch.attempt:
-            # a job that was to be tried again: its last attempt stands
-            life.give_up(engine, batch.group)
+            life.give_up(engine, batch.group, result)
         life.less(engine, batch.group, batch.jobs)
+        count += batch.jobs
+    return count
 
 
 def stopped(engine: Engine) -> bool:
@@ -105,7 +130,8 @@ def stopped(engine: Engine) -> bool:
 
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
-    if engine.jobs or engine.held.total or engine.calls.pending or engine.pending_signals or AGAIN in engine.timers:
+    waiting = engine.held.total or engine.waiting or engine.calls.pending or engine.pending_signals
+    if engine.jobs or waiting or AGAIN in engine.timers:
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")

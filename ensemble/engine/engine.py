@@ -44,6 +44,7 @@ from ensemble.engine.events import (
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.points import Samples
+from ensemble.engine.retries import RETRY, Waiting, due
 from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -95,6 +96,7 @@ class Engine:
         reported = {group: declared(sets) for group, sets in self.groups.items()}
         self.tally = Tally(self.groups, self.book.reads, self.book.shows, reported)
         self.held = Held()
+        self.waiting = Waiting()
         self.calls = calls.Calls()
         #: the points of groups with parameters; of each set how many were taken
         self.samples = Samples(self.groups)
@@ -156,6 +158,7 @@ class Engine:
         self._expired: Dict[str, Callable[[str, float], None]] = {
             TIMER: self._after,
             COOLDOWN: self._cooled,
+            RETRY: lambda rest, at: due(self),
             _EVERY: self._every,
         }
 
@@ -301,7 +304,9 @@ class Engine:
 
     def _action_done(self, event: ActionDone) -> None:
         job = self.by_id.get(event.id)
-        if event.error and job is not None and job.state in (PENDING, RUNNING):
+        # of one that has begun to run meanwhile the urgency says nothing more
+        held = (PENDING,) if event.action == "urgency" else (PENDING, RUNNING)
+        if event.error and job is not None and job.state in held:
             self.record("error", text=f"{event.action} of a job of {job.group} failed: {event.error}", job=event.id)
 
     def _timer_expired(self, event: TimerExpired) -> None:

@@ -111,7 +111,7 @@ class Refused(NamedTuple):
 
 
 class ActionDone(NamedTuple):
-    """What became of a cancel or kill. `error` is None, or a sentence: why the member could not do it."""
+    """What became of a cancel, kill or urgency. `error` is None, or a sentence: why the member could not do it."""
 
     t: float
     id: JobId

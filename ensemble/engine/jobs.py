@@ -112,11 +112,19 @@ class Job:
         "t_end",
         "t_start",
         "t_submit",
+        "tries",
+        "urgency",
         "values",
     )
 
     def __init__(
-        self, key: Key, group: str, set: int, overrides: Optional[Dict[str, Any]] = None, losses: int = 0
+        self,
+        key: Key,
+        group: str,
+        set: int,
+        overrides: Optional[Dict[str, Any]] = None,
+        losses: int = 0,
+        tries: int = 0,
     ) -> None:
         self.key = key
         self.group = group
@@ -131,6 +139,10 @@ class Job:
         self.reported: Optional[Dict[str, Any]] = None
         #: attempts before this one that were lost for no fault of the job
         self.losses = losses
+        #: attempts before this one that were tried again out of the set's `retries`
+        self.tries = tries
+        #: the urgency that a rule asked for; None if none did
+        self.urgency: Optional[int] = None
         #: the member's id; None until submit or acknowledgement
         self.id: Optional[int] = None
         self.state = SUBMITTING
@@ -155,7 +167,7 @@ class Job:
         #: trigger on an event that a job may have more than once -> time of the last one, to know a repeat
         self.heard: Optional[Dict[str, float]] = None
         self.ranks: Optional[str] = None
-        #: success, failed or cancelled, once it has ended
+        #: success, failed, cancelled or retried, once it has ended
         self.result: Optional[str] = None
         #: why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
         self.cause: Optional[str] = None
@@ -182,7 +194,7 @@ class Job:
         if status == 0:
             self.result = "success"
             return
-        if self.exception == "cancel" or self.doomed or self._killed_by_rule():
+        if self.exception == "cancel" or self.ended_by_rule:
             self.result, self.cause = "cancelled", "cancel"
             return
         self.result = "failed"
@@ -220,8 +232,14 @@ class Job:
             return True
         return self.exception == "node-failure" or note.startswith(("node failure", "lost contact"))
 
-    def _killed_by_rule(self) -> bool:
-        return bool(self.killed) and (self.signal == self.killed or self.killed in FATAL)
+    @property
+    def ended_by_rule(self) -> bool:
+        """Was its end, if it is no success, what a rule or a cancel of the ensemble asked for?
+
+        A signal that ends a process may be caught, and then shows as any exit code. Of other signals, which programs
+        take as messages, only a death by that signal counts.
+        """
+        return self.doomed or (bool(self.killed) and (self.signal == self.killed or self.killed in FATAL))
 
     def facts(self) -> Dict[str, Any]:
         """What `event.job` has. JSON-able."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
-from ensemble.engine import acting, ending, reports, verdict
-from ensemble.engine.actions import Cancel, Cause, Finished, Record
+from ensemble.engine import ending, reports, retries, verdict
+from ensemble.engine.actions import Cancel, Cause, Finished, Record, Urgency
 from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
-from ensemble.engine.submissions import Batch
 from ensemble.errors import InternalError
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 _REMEMBERED = 1000
 #: of a job that became invalid, where the answer that says why was lost
 _INVALID = "the queue found it invalid"
-#: attempts of a job that may be lost for no fault of its own (a node, the instance, the queue) and are tried again
-LOSSES = 3
 
 
 def advance(engine: Engine, job: Job, name: str, event: Event) -> None:
@@ -53,6 +50,8 @@ def _submitted(engine: Engine, job: Job, event: Event) -> None:
         engine.tally.bump(job.group, "submitted")
         engine.tally.bump(job.group, "pending")
     _record(engine, job, "submit")
+    if job.urgency is not None and job.id is not None:
+        engine.emit(Urgency(job.id, job.urgency, Cause(None, 0, "asked for before it was submitted")))
     if job.doomed and job.id is not None:
         engine.emit(Cancel(job.id, Cause(None, 0, "its end was asked for before it was submitted")))
 
@@ -154,39 +153,22 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
     """Its processes have ended, or never were: judge it, and count it or try it again."""
     job.end(t, status)
     engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
-    # what the rules of the end submitted is to run before the state is final, and so is tried again as well
-    may = engine.concluding or not ending.stopped(engine)
-    again = job.cause == "infrastructure" and job.losses < LOSSES and not job.doomed and may
-    if not again:
+    again = retries.plan(engine, job)
+    if again is None:
         _count_end(engine, job)
         return
     job.result = "retried"
-    key = job.key
     engine.tally.bump(job.group, "retried")
     engine.tally.bump(job.group, "pending")
-    again_as = Batch(
-        key.rule,
-        key.firing,
-        job.group,
-        job.set,
-        key.index,
-        1,
-        job.overrides,
-        attempt=key.attempt + 1,
-        losses=job.losses + 1,
-        points=[job.params] if job.params else None,
-    )
-    if engine.concluding:
-        engine.emit(acting.make_job(engine, again_as))
-    else:
-        engine.held.put(again_as)
+    retries.put(engine, *again)
     _record(engine, job, "retry")
+    engine.occur("job-retry", job.group, job)
 
 
-def give_up(engine: Engine, group: str) -> None:
-    """A job that waited to be tried again will not be."""
+def give_up(engine: Engine, group: str, result: str) -> None:
+    """A job that waited to be tried again will not be: it has failed with its last attempt, or was cancelled."""
     engine.tally.bump(group, "pending", -1)
-    engine.tally.bump(group, "failed")
+    engine.tally.bump(group, result)
     engine.tally.bump(group, "finished")
 
 

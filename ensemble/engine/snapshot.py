@@ -57,6 +57,7 @@ def snapshot(engine: Engine) -> Dict[str, Any]:
         due=sorted(engine.tally.due),
         completed=sorted(engine.completed),
         held=engine.held.to_json(),
+        waiting=engine.waiting.to_json(),
         calls=engine.calls.to_json(),
         jobs=[job.to_json() for job in engine.jobs.values()],
         refused=[[str(key), id] for key, id in engine.refused.items()],
@@ -88,6 +89,7 @@ def restore(spec: Spec, state: Any) -> Engine:
         engine.tally.due = set(state["due"])
         engine.completed = set(state["completed"])
         engine.held.restore(state["held"])
+        engine.waiting.restore(_copy(state["waiting"]))
         for record in state["jobs"]:
             job = Job.from_json(_copy(record))
             engine.jobs[job.key] = job

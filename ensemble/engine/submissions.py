@@ -8,7 +8,7 @@ one by one as the pause, the limits and `max_active` allow.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional
 
 from ensemble.errors import RecordError
 from ensemble.spec.space import Point
@@ -31,9 +31,20 @@ class Batch(NamedTuple):
     point: int = 0
     points: Optional[List[Point]] = None
 
+    #: how often it was tried again out of the set's own `retries`
+    tries: int = 0
+
+    def override(self, values: Dict[str, Any]) -> Batch:
+        """The same with these values over the group's keys."""
+        return self._replace(overrides={**self.overrides, **values})
+
     def job(self, index: int) -> Batch:
         """That one of its jobs, from 0, as a batch of one."""
         return self._replace(first=self.first + index, jobs=1, point=self.point + index)
+
+
+#: names some of the batches
+Which = Callable[[Batch], bool]
 
 
 class Held:
@@ -61,15 +72,23 @@ class Held:
         self._count(batch.group, -1)
         return batch.job(0)
 
-    def drop(self, group: Optional[str] = None) -> List[Batch]:
-        """Forget what waits, of one group or of all. Returns what was dropped."""
+    def drop(self, group: Optional[str] = None, which: Which = lambda batch: True) -> List[Batch]:
+        """Forget what waits, of one group or of all, or those of them that `which` names. Returns what was dropped."""
         if group is not None and group not in self.waiting:
             return []
-        dropped = [batch for batch in self._batches if group in (None, batch.group)]
-        self._batches = deque(batch for batch in self._batches if group not in (None, batch.group))
+        kept: Deque[Batch] = deque()
+        dropped: List[Batch] = []
+        for batch in self._batches:
+            (dropped if group in (None, batch.group) and which(batch) else kept).append(batch)
+        self._batches = kept
         for batch in dropped:
             self._count(batch.group, -batch.jobs)
         return dropped
+
+    def override(self, group: Optional[str], **values: Any) -> int:
+        """Have what waits, of one group or of all, submitted with these values. Returns how many jobs that are."""
+        self._batches = deque(b.override(values) if group in (None, b.group) else b for b in self._batches)
+        return self.total if group is None else self.waiting.get(group, 0)
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)

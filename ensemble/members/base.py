@@ -4,7 +4,7 @@
 What a member promises:
 
 - `perform` never blocks and never raises for the queue's reasons: what became of the action is delivered as an
-  event (`Acknowledged` or `Refused` for a `Submit`; `ActionDone` for a `Cancel` or `Kill`).
+  event (`Acknowledged` or `Refused` for a `Submit`; `ActionDone` for a `Cancel`, `Kill` or `Urgency`).
 - Every event of a job that carries an ensemble's key is delivered to that ensemble, in the order in which the job
   had them: at least `BASE_EVENTS`, and what `open` asked for beyond them. Events of different jobs may come in any
   order, and a job's events may come before its `Acknowledged`. An event may be delivered twice after the
@@ -65,7 +65,7 @@ class Member(ABC):
 
     #: short name for messages: flux, local
     name: str
-    #: what `perform` can do: names of actions of the language, such as submit, cancel, kill
+    #: what `perform` can do: names of actions of the language, such as submit, cancel, kill, urgency
     capabilities: FrozenSet[str]
     #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
     t_up: float = 0.0
@@ -104,7 +104,7 @@ class Member(ABC):
 
     @abstractmethod
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
 
     def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
         """The queue is going down: what was not sent yet is not sent any more."""

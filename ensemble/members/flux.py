@@ -21,7 +21,7 @@ import flux
 from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit
+from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
@@ -75,7 +75,7 @@ class FluxMember(Member):
     """
 
     name = "flux"
-    capabilities = frozenset(("submit", "cancel", "kill"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class FluxMember(Member):
         return _Watch(self.handle.fd_watcher_create(fd, guarded(self._log, lambda *_: callback()), events))
 
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel` or `Kill` of an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
         if isinstance(action, Submit):
             try:
                 made = self._template(ensemble, self._open[ensemble], action)
@@ -178,7 +178,7 @@ class FluxMember(Member):
                 self._post(ensemble, Refused(self._clock(), action.key, str(exc)))
             else:
                 self._requests.submit(ensemble, action.key, made, action.params)
-        elif isinstance(action, (Cancel, Kill)):
+        elif isinstance(action, (Cancel, Kill, Urgency)):
             self._requests.act(ensemble, action)
         else:
             raise TypeError(f"a member cannot perform {action!r}")

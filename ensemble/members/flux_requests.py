@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Submissions, cancels and kills: sent without waiting, so many at a time. Imports flux.
+"""Submissions, and what is done to jobs (cancel, kill, urgency): sent without waiting, so many at a time. Imports flux.
 
-How it works. At most `WINDOW` requests are on their way; the rest waits here, cancels and kills before submissions,
+How it works. At most `WINDOW` requests are on their way; the rest waits here, acts on jobs before submissions,
 and the submissions of different ensembles take turns. An answer makes room for the next request.
 
 A submission that is answered by an error was refused, for good: its job does not exist. But some have no answer at
@@ -10,7 +10,7 @@ there. Such a submission may have become a job or not. It is set aside until an 
 sure that its job would be in the journal. If the journal has shown the key by then, the submission is acknowledged
 with the id found there; if not, it is sent again. While anything is set aside, no submission is sent.
 
-A cancel or kill without an answer is simply sent again.
+An act on a job without an answer is simply sent again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import flux
 from flux.core.inner import ffi, lib
 from flux.future import Future
 
-from ensemble.engine.actions import Cancel, Kill
+from ensemble.engine.actions import Cancel, Kill, Urgency
 from ensemble.engine.events import Acknowledged, ActionDone, Event, InDoubt, Key, Refused
 from ensemble.members.flux_facts import f58
 from ensemble.members.flux_inquiry import Inquiry
@@ -34,6 +34,8 @@ from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
+#: what is done to a job
+Act = Union[Cancel, Kill, Urgency]
 #: requests on their way at once
 WINDOW = 1024
 
@@ -87,7 +89,7 @@ class Requests:
         self._queues: Dict[str, Deque[_Submission]] = {}
         #: ensembles whose queue may be served, next first
         self._turns: Deque[str] = deque()
-        self._acts: Deque[Tuple[str, Union[Cancel, Kill]]] = deque()
+        self._acts: Deque[Tuple[str, Act]] = deque()
         self._on_their_way = 0
         #: submissions without a known fate, by key
         self._unanswered: Dict[Key, _Submission] = {}
@@ -122,8 +124,8 @@ class Requests:
         self._queue(_Submission(ensemble, key, template, params))
         self._pump()
 
-    def act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
-        """Send a cancel or kill, now or when there is room."""
+    def act(self, ensemble: str, action: Act) -> None:
+        """Send an act on a job, now or when there is room."""
         self._acts.append((ensemble, action))
         self._pump()
 
@@ -279,21 +281,23 @@ class Requests:
             self._timers.after(self._backoff, self._inquire)
         self._pump()
 
-    # Cancels and kills
+    # Acts on jobs
 
-    def _send_act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
+    def _send_act(self, ensemble: str, action: Act) -> None:
         if isinstance(action, Cancel):
             note = action.cause.text[:_LONGEST_NOTE].encode(errors="replace")
             future = lib.flux_job_cancel(self._handle.handle, action.id, note)
-        else:
+        elif isinstance(action, Kill):
             future = lib.flux_job_kill(self._handle.handle, action.id, action.signal)
+        else:
+            future = lib.flux_job_set_urgency(self._handle.handle, action.id, action.value)
         if future == ffi.NULL:
             self._report(ensemble, action, os.strerror(ffi.errno))
             return
         self._on_their_way += 1
         Future(future).then(self._on_done, ensemble, action, timeout=_PATIENCE)
 
-    def _done(self, future: Future, ensemble: str, action: Union[Cancel, Kill]) -> None:
+    def _done(self, future: Future, ensemble: str, action: Act) -> None:
         self._answered(future)
         if self._stopped:
             return
@@ -307,9 +311,10 @@ class Requests:
                 self._report(ensemble, action, _reason(future, error))
         self._pump()
 
-    def _report(self, ensemble: str, action: Union[Cancel, Kill], reason: Optional[str]) -> None:
-        name = "cancel" if isinstance(action, Cancel) else "kill"
-        error = None if reason is None else f"Flux did not {name} job {f58(action.id)}: {reason}"
+    def _report(self, ensemble: str, action: Act, reason: Optional[str]) -> None:
+        name = type(action).__name__.lower()
+        told = "change the urgency of" if isinstance(action, Urgency) else name
+        error = None if reason is None else f"Flux did not {told} job {f58(action.id)}: {reason}"
         self._post(ensemble, ActionDone(self._clock(), action.id, name, error))
 
 

@@ -28,7 +28,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit
+from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
@@ -80,7 +80,7 @@ class LocalMember(Member):
     """Processes of this machine, run by the thread that runs `loop`."""
 
     name = "local"
-    capabilities = frozenset(("submit", "cancel", "kill"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class LocalMember(Member):
         self._launcher: Optional[LauncherProcess] = None
         self._ensembles: Dict[str, OpenEnsemble] = {}
         self._jobs: Dict[JobId, Job] = {}
-        #: (-urgency, id) of jobs that may start; those that were cancelled meanwhile are skipped
+        #: (-urgency, id) of jobs that may start; those that were cancelled or got another urgency are skipped
         self._queue: List[Tuple[int, JobId]] = []
         #: by id, from 1: number of the set in its file
         self._sets = array("I", [0])
@@ -171,6 +171,8 @@ class LocalMember(Member):
             self._act(ensemble, action, self._cancel)
         elif isinstance(action, Kill):
             self._act(ensemble, action, self._kill)
+        elif isinstance(action, Urgency):
+            self._act(ensemble, action, self._urge)
         else:
             raise MemberError(f"the local queue cannot perform {type(action).__name__}")
 
@@ -220,9 +222,14 @@ class LocalMember(Member):
     def _admit(self, id: JobId) -> None:
         """Its owner knows of it: now it may run. Not before, so that no job runs that a later queue had to doubt."""
         job = self._jobs.get(id)
-        if job is not None and job.urgency > 0:
-            heapq.heappush(self._queue, (-job.urgency, id))
-            self._schedule_soon()
+        if job is not None:
+            job.admitted = True
+            self._queue_up(job)
+
+    def _queue_up(self, job: Job) -> None:
+        if job.urgency > 0:
+            heapq.heappush(self._queue, (-job.urgency, job.id))
+        self._schedule_soon()
 
     def _opened(self, ensemble: str) -> OpenEnsemble:
         if ensemble not in self._ensembles:
@@ -239,8 +246,9 @@ class LocalMember(Member):
     def _schedule(self) -> None:
         self._scheduling = False
         while self._queue and self._deliver is not None:
-            job = self._jobs.get(self._queue[0][1])
-            if job is None:
+            urgency, id = self._queue[0]
+            job = self._jobs.get(id)
+            if job is None or job.state != PENDING or job.urgency != -urgency:
                 heapq.heappop(self._queue)
             elif job.cores <= self._free:
                 heapq.heappop(self._queue)
@@ -298,7 +306,7 @@ class LocalMember(Member):
 
     # acting on jobs
 
-    def _act(self, ensemble: str, action: Cancel | Kill, act: Callable[[Job, Any], Optional[str]]) -> None:
+    def _act(self, ensemble: str, action: Cancel | Kill | Urgency, act: Callable[[Job, Any], Optional[str]]) -> None:
         job = self._jobs.get(action.id)
         if job is not None and job.owner.id == ensemble:
             error = act(job, action)
@@ -327,6 +335,16 @@ class LocalMember(Member):
         if job.state == PENDING:
             return "job is not running"
         self._signal(job, action.signal, None)
+        return None
+
+    def _urge(self, job: Job, action: Urgency) -> Optional[str]:
+        if job.state != PENDING:
+            return "the job runs already, and has no urgency any more"
+        job.urgency = action.value
+        self._event(job, "urgency", userid=os.getuid(), urgency=action.value)
+        self._event(job, "priority", priority=action.value)
+        if job.admitted:
+            self._queue_up(job)
         return None
 
     def _signal(self, job: Job, number: int, grace: Optional[float]) -> None:

@@ -77,6 +77,7 @@ class Job:
     """A job that has not ended."""
 
     __slots__ = (
+        "admitted",
         "cores",
         "duration",
         "id",
@@ -100,6 +101,8 @@ class Job:
         self.set = owner.groups[action.group][action.set]
         self.params = action.params
         self.state = PENDING
+        #: its owner knows of it, and so it may run
+        self.admitted = False
         #: of its latest event, seconds since the epoch
         self.t = 0.0
         given = action.overrides

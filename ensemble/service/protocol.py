@@ -44,8 +44,8 @@ STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT:
         failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
         None where there is no end of points. The STATE of what jobs report is `reported`; `refused` among its statistics
         counts what was no finite number.
-COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled}
-JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled,
+COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled, retried}
+JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled|retried,
          exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
          ended, where}
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
@@ -55,7 +55,7 @@ RECORD  {seq, t, type, ...}, seq from 1 without a gap
   submitted {id, name, file, debug}
   state     {state, reason}
   rule      {rule, trigger, firing, remaining, text}              the rule fires; text is its name or metric and value
-  action    {rule, firing, action, label, count, text}            what it does
+  action    {rule, firing, action, label, count, text, job?}      what it does; job where it is about one alone
   job       {job, group, event: submit|start|finish|..., result, cause, exit_code, signal, text}
   metric    {groups: {G: COUNTS and mean_duration}}     a picture of the counts now; not stored, carries the last seq
   log       {text, rule}

@@ -13,7 +13,7 @@ import contextlib
 import importlib.metadata
 from typing import Any, Callable, Dict, Optional
 
-from ensemble.engine.actions import Cancel, Cause, Kill, Submit
+from ensemble.engine.actions import Cancel, Cause, Kill, Submit, Urgency
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import from_json
 from ensemble.engine.jobs import FATAL, PENDING, RUNNING
@@ -91,6 +91,8 @@ def take_up(running: Running, member: Member) -> None:
             member.perform(running.id, Cancel(job.id, _CAUSE))
         elif job.state == RUNNING and job.killed in FATAL:
             member.perform(running.id, Kill(job.id, job.killed, _CAUSE))
+        elif job.state == PENDING and job.urgency is not None:
+            member.perform(running.id, Urgency(job.id, job.urgency, _CAUSE))
 
 
 def damaged_status(stored: Stored) -> Dict[str, Any]:

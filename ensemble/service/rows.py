@@ -14,7 +14,8 @@ from ensemble.engine.submissions import Batch
 
 def held_count(engine: Engine, group: Optional[str]) -> int:
     """The jobs that wait, of one group or of all."""
-    return engine.held.total if group is None else engine.held.waiting.get(group, 0)
+    held = engine.held.total if group is None else engine.held.waiting.get(group, 0)
+    return held + sum(group in (None, batch.group) for batch in engine.waiting)
 
 
 def held_rows(engine: Engine, group: Optional[str], start: int, most: int) -> List[Dict[str, Any]]:
@@ -33,6 +34,7 @@ def held_rows(engine: Engine, group: Optional[str], start: int, most: int) -> Li
 
 def _waiting(engine: Engine) -> Iterator[Batch]:
     yield from engine.held
+    yield from engine.waiting
 
 
 def _row(engine: Engine, batch: Batch, index: int) -> Dict[str, Any]:

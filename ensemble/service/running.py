@@ -13,7 +13,19 @@ import syslog
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from ensemble.engine.actions import FOR_MEMBER, Action, Call, Cancel, Cause, Finished, Kill, Record, SetTimer, Submit
+from ensemble.engine.actions import (
+    FOR_MEMBER,
+    Action,
+    Call,
+    Cancel,
+    Cause,
+    Finished,
+    Kill,
+    Record,
+    SetTimer,
+    Submit,
+    Urgency,
+)
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
@@ -40,7 +52,7 @@ _PICTURE = 0.5
 #: events after which the engine's state is kept, so that a restart need not replay them
 _SNAPSHOT = 500
 #: counts that people see
-SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
 
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
@@ -398,6 +410,6 @@ class Running:
 def _intent(action: Action) -> str:
     if isinstance(action, Submit):
         return str(action.key)
-    if isinstance(action, (Cancel, Kill)):
+    if isinstance(action, (Cancel, Kill, Urgency)):
         return f"{type(action).__name__} {action.id}"
     return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__

@@ -19,7 +19,7 @@ from ensemble.spec.reader import Node
 #: triggers that fire of themselves
 _FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal"))
 #: these depend on how a job fares, so that a rule on one of them has a condition
-_FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate"))
+_FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate", "job-retry"))
 _ENDING = frozenset(("stop", "terminate"))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import heard, metrics, reading, sampling, units
+from ensemble.spec import heard, metrics, reading, sampling, targets, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
@@ -30,8 +30,9 @@ OVERRIDES = ("count", "duration", "nodes", "parameters", "tasks", "urgency")
 #: action -> keys that it needs, keys that it takes as well
 KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "submit": (("label",), OVERRIDES),
-    "cancel": (("label",), ("state",)),
-    "kill": (("label",), ("state", "signal")),
+    "cancel": ((), ("label", "job", "state")),
+    "kill": ((), ("label", "job", "state", "signal")),
+    "urgency": (("value",), ("label", "job", "state")),
     "stop": ((), ()),
     "terminate": ((), ("status",)),
     "log": (("value",), ()),
@@ -265,7 +266,7 @@ class _Check:
         if label is not None and told is not None:
             if name == "submit":
                 self._group(label, told)
-            elif name in ("cancel", "kill"):
+            elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids:
                 self._unknown(label, told, "no rule has the id", self._ids)
@@ -273,6 +274,9 @@ class _Check:
                 self._function(label, told)
             elif name == "signal":
                 heard.signal_name(self._report, label, told)
+        if name in targets.ACTIONS:
+            typo = any(misspelt(action, key, list(Action.model_fields)) for key in ("label", "job"))
+            targets.check(action, trigger, None if typo else self._wanted(name, "label"), self._report)
         self._computed.action(action, name, trigger)
 
     def _function(self, node: Node, name: str) -> None:
@@ -299,6 +303,8 @@ class _Check:
             return "the signal's name"
         if action == "set":
             return "the name of a variable" if key == "label" else "a number, a string, true, false, or an expression"
+        if key == "value":
+            return "a number from 0 to 31"
         if action in ("enable", "disable"):
             return f"the id of a rule ({listed(self._ids, 10)})"
         groups = listed(self._groups, 10)

@@ -10,9 +10,8 @@ In the engine `engine.book.expression(text)` is the compiled form of a text of t
 
 Theory of operation. The text is cut into tokens whose order is checked (`tokens.py`), so that what is wrong is told at its
 place; then a parser by recursive descent, with Python's precedence, makes one closure of each operation. Nothing but what the
-grammar below names can come of it, and nothing of it ever reaches Python's own parser (which is besides not safe to
-call from two threads, in the releases of Python that this package runs on). Length, tokens and nesting are bounded
-here, numbers in `arithmetic`.
+grammar below names can come of it, and nothing of it ever reaches Python's own parser, whose faults and limits are
+others with each release. Length, tokens and nesting are bounded here, numbers in `arithmetic`.
 
     or:         and {"or" and}                      and: not {"and" not}            not: "not" not | comparison
     comparison: sum {("<" | "<=" | ">" | ">=" | "==" | "!=") sum}                   as Python chains them

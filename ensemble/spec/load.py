@@ -5,6 +5,7 @@ Four steps: `reader` makes a tree of nodes with positions; `Shape` here brings t
 models know (defaults that depend on the place, `action` and `actions`, what a lone action may carry for its rule);
 `check` looks at what needs two places at once; the models look at shape and ranges, and what they find is put into
 our words at the position of the node. Each step goes on behind a fault, so that one run tells them all.
+It has more than 400 lines, because all sections of a file are shaped and told by one set of words.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
+from ensemble.spec.retries import Retries
 
 #: keys of a rule that may stand inside its lone action
 LIFTED = ("repetitions", "backoff", "cooldown")
@@ -173,6 +175,9 @@ class Shape:
 
     def _job(self, node: Node) -> Node:
         made = self._section(node, "job")
+        if "retries" in made.value:
+            key, retries = made.value["retries"]
+            made.value["retries"] = (key, self._section(retries, "retries"))
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
             space = None if inner is _Told else parameters.shape(inner, self._report, self._beside.text)
@@ -265,6 +270,7 @@ _MODELS: Dict[str, Type[BaseModel]] = {
     "logging": Logging,
     "limit": Limits,
     "job": JobSet,
+    "retries": Retries,
     "rule": Rule,
     "action key": Action,
 }
@@ -361,6 +367,8 @@ def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, r
 
 def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
     """What a place is in the user's words, and the model that describes it."""
+    if loc[:1] == ("jobs",) and len(loc) > 2 and loc[2] == "retries":
+        return "a cause" if "causes" in loc[3:-1] else "retries", Retries
     if loc[:1] == ("jobs",) and len(loc) > 3 and loc[2] == "metrics":
         return "a variable", Reported
     if loc[:1] == ("jobs",) and len(loc) > 1:

@@ -32,6 +32,7 @@ from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
 from ensemble.spec.reports import OF_JOBS, Reported
+from ensemble.spec.retries import Retries
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
@@ -64,8 +65,8 @@ STATE_TRIGGERS = {
     "job-cleanup": "finish",
     "job-inactive": "clean",
 }
-#: how a job ended
-END_TRIGGERS = ("job-finish", "job-success", "job-fail", "job-cancel", "job-timeout")
+#: how a job ended, or one attempt of it
+END_TRIGGERS = ("job-finish", "job-success", "job-fail", "job-cancel", "job-timeout", "job-retry")
 #: the other events of RFC 21 by name
 EVENT_TRIGGERS = {
     f"job-{name}": name for name in JOB_EVENTS if f"job-{name}" not in STATE_TRIGGERS and name != "finish"
@@ -84,17 +85,30 @@ TRIGGERS = (
     "end",
 )
 
-ACTIONS = ("submit", "cancel", "kill", "stop", "terminate", "log", "enable", "disable", "set", "custom", "signal")
+ACTIONS = (
+    "submit",
+    "cancel",
+    "kill",
+    "urgency",
+    "stop",
+    "terminate",
+    "log",
+    "enable",
+    "disable",
+    "set",
+    "custom",
+    "signal",
+)
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("strict", "algorithm", "models", "members", "simulate"),
-    "job": ("retries",),
+    "job": (),
     "rule": (),
-    "trigger": ("job-retry", "resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("urgency", "grow", "shrink"),
-    "action key": ("job",),
+    "trigger": ("resource-down", "resource-up", "resource-drain", "resource-undrain"),
+    "action": ("grow", "shrink"),
+    "action key": (),
     "limit": (),
 }
 
@@ -169,6 +183,7 @@ NUMBERS: Dict[str, Dict[str, Written]] = {
         "tasks": _NODES,
         "urgency": _URGENCY,
     },
+    "urgency": {"value": _URGENCY},
 }
 
 
@@ -248,6 +263,9 @@ class JobSet(_Model):
         default_factory=dict,
         description="attributes of the jobspec, by dotted keys; a key without a prefix is under system.",
     )
+    retries: Optional[Retries] = Field(
+        None, description="what is tried again when it fails: a number of times, or a mapping with max, causes, backoff"
+    )
     parameters: Parameters = Field(
         None, description="what its jobs differ in: names, each with a list of values or a distribution"
     )
@@ -326,13 +344,18 @@ class Action(_Model):
         description="what it acts on: a group, for enable and disable a rule's id, for set a variable, for custom a "
         "function, for signal the signal's name",
     )
+    job: Optional[Literal["event"]] = Field(
+        None, description="cancel, kill, urgency: event, the job that the rule fired on, in place of a label"
+    )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
     parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
     duration: Optional[DurationOf] = Field(None, description="submit: time limit, in place of the group's")
     nodes: Optional[NodesOf] = Field(None, description="submit: nodes, in place of the group's")
     tasks: Optional[NodesOf] = Field(None, description="submit: tasks, in place of the group's")
     urgency: Optional[UrgencyOf] = Field(None, description="submit: urgency, in place of the group's")
-    state: Optional[Literal["pending", "running"]] = Field(None, description="cancel, kill: only jobs in that state")
+    state: Optional[Literal["pending", "running"]] = Field(
+        None, description="cancel, kill, urgency: only jobs in that state"
+    )
     signal: Optional[Signal] = Field(
         None, description="kill: a signal by name (SIGTERM, TERM) or number; without it SIGTERM"
     )
@@ -341,6 +364,7 @@ class Action(_Model):
     value: Optional[Plain] = Field(
         None,
         description="log: the line; {paths} in braces are filled in. set: the value, or an expression. "
+        "urgency: 0 to 31; 0 holds a job. "
         "custom: what action.value() answers",
     )
     args: Optional[Plain] = Field(None, description="custom: what the function gets as args")

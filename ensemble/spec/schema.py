@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 from typing import Any, Dict
 
+from ensemble.spec import targets
 from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
-from ensemble.spec.models import ACTIONS, NAME, RESERVED, TITLE, TRIGGERS, Spec
+from ensemble.spec.models import ACTIONS, NAME, NUMBERS, RESERVED, TITLE, TRIGGERS, Spec
+from ensemble.spec.units import OrExpression
 
 #: a condition where there is no metric that it could speak of
 _EXPRESSION = {"type": "string", "not": {"pattern": r"^\s*([<>=!]|[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*$)"}}
@@ -29,6 +31,11 @@ def schema() -> Dict[str, Any]:
     job["properties"]["name"] = _named(job["properties"]["name"], NAME.pattern)
     job["properties"]["name"]["not"] = {"enum": sorted(RESERVED)}
     job["oneOf"] = [{"required": ["command"]}, {"required": ["script"]}]
+
+    retries = parts["Retries"]["properties"]
+    job["properties"]["retries"]["anyOf"].insert(0, copy.deepcopy(retries["max"]))
+    several = {key: retries["causes"].pop(key) for key in ("type", "items")}
+    retries["causes"]["anyOf"] = [several, several["items"]]
 
     action["properties"]["name"] = {"enum": list(ACTIONS), "description": "what to do"}
     action["description"] = "One action of a rule; its name says which keys go with it."
@@ -87,7 +94,14 @@ def _keys_of(action: str) -> Dict[str, Any]:
     needs, takes = KEYS[action]
     known = {key for pair in KEYS.values() for part in pair for key in part}
     others = sorted(known - {*needs, *takes, *TOLERATED.get(action, ())})
-    return _if("name", action, {"required": list(needs), "properties": dict.fromkeys(others, False)}, None)
+    properties: Dict[str, Any] = dict.fromkeys(others, False)
+    then: Dict[str, Any] = {"required": list(needs), "properties": properties}
+    if action in targets.ACTIONS:
+        then["oneOf"] = [{"required": ["label"]}, {"required": ["job"]}]
+    number = NUMBERS.get(action, {}).get("value")
+    if number is not None:
+        properties["value"] = OrExpression(number).schema()
+    return _if("name", action, then, None)
 
 
 def _if(key: str, value: str, then: Dict[str, Any], otherwise: Any) -> Dict[str, Any]:

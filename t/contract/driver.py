@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple, Type
 
-from ensemble.engine.actions import Action, Cancel, Cause, Kill, Submit
+from ensemble.engine.actions import Action, Cancel, Cause, Kill, Submit, Urgency
 from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Refused
 from ensemble.members.base import Member, Submitter
 from ensemble.spec.models import JobSet, Spec
@@ -111,6 +111,10 @@ class MemberDriver(ABC):
         """Signal a job."""
         self.perform(ensemble, Kill(id, signal, CAUSE))
 
+    def urgency(self, ensemble: str, id: JobId, value: int) -> None:
+        """Change the urgency of a job."""
+        self.perform(ensemble, Urgency(id, value, CAUSE))
+
     def wait_for(self, predicate: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> None:
         """Run the loop until the predicate holds; fails after `patience` seconds."""
         end = time.monotonic() + patience
@@ -154,5 +158,5 @@ class MemberDriver(ABC):
         return next((event for event in self.of_job(id) if event.name == name), None)
 
     def done(self, id: JobId) -> List[ActionDone]:
-        """What became of cancels and kills of the job."""
+        """What became of cancels, kills and urgencies of the job."""
         return [event for event in self.of(ActionDone) if event.id == id]

@@ -160,3 +160,71 @@ def test_a_signal_that_does_not_exist(driver: MemberDriver, tmp_path: Path) -> N
     assert done(driver, id, "kill").error
     driver.cancel("e1", id)
     driver.wait_event(id, "clean")
+
+
+# urgency
+
+
+def test_urgency_zero_holds_and_another_releases(driver: MemberDriver) -> None:
+    driver.open("e1", {**SLEEP, "cores": driver.cores}, QUICK)
+    first = driver.submit_id("e1", "sleep")
+    driver.wait_event(first, "start")
+    held, other = driver.submit_id("e1", "quick"), driver.submit_id("e1", "quick")
+    driver.urgency("e1", held, 0)
+    assert done(driver, held, "urgency").error is None
+    driver.cancel("e1", first)
+    driver.wait_event(other, "clean")
+    driver.run_for(0.5)
+    assert driver.names(held) == ["submit"]
+    driver.urgency("e1", held, 16)
+    driver.wait_event(held, "clean")
+    assert driver.event(held, "finish").context["status"] == 0
+    assert driver.names(held) == ["submit", "start", "finish", "clean"]
+
+
+def test_a_job_that_was_submitted_held_is_released(driver: MemberDriver) -> None:
+    driver.open("e1", QUICK)
+    id = driver.submit_id("e1", "quick", urgency=0)
+    driver.urgency("e1", id, 31)
+    driver.wait_event(id, "clean")
+    assert driver.event(id, "finish").context["status"] == 0
+
+
+def test_the_more_urgent_job_starts_first(driver: MemberDriver) -> None:
+    driver.open(
+        "e1", {**SLEEP, "cores": driver.cores}, {**QUICK, "cores": driver.cores}, events=["urgency", "priority"]
+    )
+    first = driver.submit_id("e1", "sleep")
+    driver.wait_event(first, "start")
+    low, high, middle = (driver.submit_id("e1", "quick") for _ in range(3))
+    for id, value in ((low, 3), (high, 5), (high, 30), (middle, 20)):
+        driver.urgency("e1", id, value)
+    driver.wait_for(lambda: len(driver.done(high)) == 2 and driver.done(low) and driver.done(middle), "the outcomes")
+    driver.cancel("e1", first)
+    for id in (low, high, middle):
+        driver.wait_event(id, "clean")
+    assert sorted((low, high, middle), key=lambda id: driver.event(id, "start").t) == [high, middle, low]
+    told = [event.context["urgency"] for event in driver.of_job(high) if event.name == "urgency"]
+    assert told == [5, 30]
+    assert driver.names(low).count("start") == 1
+    assert "priority" in driver.names(low)
+
+
+def test_urgency_of_a_running_job(driver: MemberDriver) -> None:
+    driver.open("e1", SLEEP)
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    driver.urgency("e1", id, 0)
+    assert done(driver, id, "urgency").error
+    driver.cancel("e1", id)
+    driver.wait_event(id, "clean")
+    assert driver.names(id) == ["submit", "start", "exception", "finish", "clean"]
+
+
+def test_urgency_too_late_and_of_what_was_never_there(driver: MemberDriver) -> None:
+    driver.open("e1", QUICK)
+    id = driver.submit_id("e1", "quick")
+    driver.wait_event(id, "clean")
+    for one in (id, 4711):
+        driver.urgency("e1", one, 20)
+        assert done(driver, one, "urgency").error

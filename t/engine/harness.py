@@ -92,7 +92,7 @@ def rule(trigger: str, *actions: Dict[str, Any], **keys: Any) -> Dict[str, Any]:
 def _plain(engine: Engine) -> Dict[str, Any]:
     """What an engine remembers in plain types, whether a snapshot has it or not."""
     found = {}
-    for name in set(vars(engine)) - {"_out", "spec", "groups", "held", "wanted_events"}:
+    for name in set(vars(engine)) - {"_out", "spec", "groups", "held", "waiting", "wanted_events"}:
         with contextlib.suppress(TypeError):  # no plain type: its own part of the snapshot
             found[name] = json.dumps(getattr(engine, name), default=sorted)
     return found
@@ -378,9 +378,11 @@ class World:
             assert counts["timeout"] <= counts["failed"], where
             assert counts["active"] == engine.unfinished[group] >= counts["pending"] + counts["running"], where
             held = engine.held.waiting.get(group, 0)
+            held += sum(batch.group == group for batch in engine.waiting)
             assert counts["active"] == held + sum(state in alive for state in states), where
             # a lost job stays pending until its next attempt has begun: that one waits, or was sent
             again = sum(b.jobs for b in engine.held if b.group == group and b.attempt)
+            again += sum(batch.group == group for batch in engine.waiting)
             again += sum(job.state == life.SUBMITTING and job.key.attempt > 0 for job in jobs.values())
             assert counts["pending"] == again + sum(s in (life.PENDING, life.WITHDRAWN) for s in states), where
             assert counts["running"] == sum(s == life.RUNNING for s in states), where
@@ -389,6 +391,8 @@ class World:
         assert all(job.id == id and engine.jobs.get(job.key) is job for id, job in engine.by_id.items())
         assert sum(job.id is not None for job in engine.jobs.values()) == len(engine.by_id)
         assert sum(job.state == life.SUBMITTING for job in engine.jobs.values()) == engine.unanswered
+        first = engine.waiting.first
+        assert first is None or engine.final == "halted" or engine.timers["retry:"] <= first
         assert sum(engine.held.waiting.values()) == engine.held.total == sum(b.jobs for b in engine.held)
         assert engine.sent == len(self._keys)
         if not any(r.rule.trigger == "end" for r in engine.book.rules):
@@ -406,7 +410,7 @@ class World:
         if engine.final is not None:
             assert not engine.jobs, "it has ended, and jobs are left"
             assert engine.t_end is not None
-            assert engine.final == "halted" or not (engine.held.total or engine.timers)
+            assert engine.final == "halted" or not (engine.held.total or engine.waiting or engine.timers)
             assert not engine.calls.pending, "it has ended, and functions are not answered"
         pending = {f"{one.rule}/{one.firing}" for one in engine.calls.pending.values()}
         assert pending == set(engine.calls.firings)

@@ -37,7 +37,7 @@ class FakeMember(Member):
     """Takes all down, does nothing."""
 
     name = "fake"
-    capabilities = frozenset({"submit", "cancel", "kill"})
+    capabilities = frozenset({"submit", "cancel", "kill", "urgency"})
 
     def __init__(self) -> None:
         self.t = T0

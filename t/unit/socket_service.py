@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ensemble.errors import ServiceError
 
-COUNTS = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled")
+COUNTS = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 #: closes the connection
 HANG_UP = object()
 #: sends nothing more, and keeps the connection

@@ -15,7 +15,7 @@ from ensemble.members.base import Submitter
 from ensemble.service.protocol import ENDPOINTS
 from t.unit.fake_member import CHAIN, T0, THREE, House
 
-COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled"}
+COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried"}
 SUMMARY = {"id", "name", "state", "reason", "t_submit", "t_end", "jobs"}
 JOB = {
     "id", "group", "state", "result", "exit_code", "signal", "cause", "note", "attempt", "rule", "firing", "index", "t_submit",
@@ -266,7 +266,7 @@ def test_stats(house: House) -> None:
     house.member.refuse(done)
     assert house.ask("stats", {}).answer == {
         "host": "process", "pid": os.getpid(), "supervisor_pid": 42, "version": __version__, "t_start": T0,
-        "restarts": 3, "ensembles": 2, "active": 1, "watchers": 0, "member": "fake", "capabilities": ["cancel", "kill", "submit"],
+        "restarts": 3, "ensembles": 2, "active": 1, "watchers": 0, "member": "fake", "capabilities": ["cancel", "kill", "submit", "urgency"],
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ensemble.cli.main import VERBS, _parser
 from ensemble.errors import SpecError
 from ensemble.spec import metrics, models
 from ensemble.spec.load import load
+from ensemble.spec.retries import CAUSES, Retries
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [TOP / "README.md", *sorted((TOP / "doc").glob("*.md"))]
@@ -74,6 +75,7 @@ WORDS = {
     "logging": keys(models.Logging),
     "limits": keys(models.Limits),
     "jobs": keys(models.JobSet),
+    "retries": [*keys(Retries), *CAUSES],
     "rules": [*keys(models.Rule), "action"],
     "action": keys(models.Action),
     "triggers": list(models.TRIGGERS),
@@ -108,6 +110,7 @@ def section(title: str) -> str:
     ("title", "known"),
     [
         ("Jobs", {*keys(models.JobSet)}),
+        ("Retries", {*keys(Retries), *CAUSES}),
         ("Rules", {*keys(models.Rule), "action"}),
         ("Actions", set(models.ACTIONS)),
         ("Triggers", {*models.TRIGGERS, "job-EVENT"}),

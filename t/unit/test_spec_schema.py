@@ -120,6 +120,19 @@ def test_what_a_user_may_write_besides_fits() -> None:
         {"trigger": "idle", "repetitions": "unlimited", "actions": [{"name": "log", "value": 5}]},
         {"trigger": "metric", "name": "count.a.success", "when": "> 5", "action": {"name": "terminate"}},
     ]
+    file["jobs"] += [
+        {"name": "b", "command": "x", "retries": retries}
+        for retries in (
+            2,
+            {"max": 2},
+            {"max": 1, "causes": "fail", "backoff": "30s"},
+            {"max": 1, "causes": [3, "exec"]},
+        )
+    ]
+    file["rules"] += [
+        {"trigger": "job-retry", "action": {"name": "cancel", "job": "event"}},
+        {"trigger": "job-submit", "action": {"name": "urgency", "label": "all", "value": 0, "state": "pending"}},
+    ]
     file["rules"] += [
         {"trigger": "job-fail", "when": "event.job.exit_code == 3", "keep_alive": True, "action": {"name": "stop"}},
         {"trigger": "idle", "action": {"name": "submit", "label": "a", "count": "var.n * 2", "duration": "var.t"}},
@@ -157,6 +170,13 @@ BAD = [
     ("rules", [{"trigger": "timer", "action": {"name": "stop"}}]),
     ("rules", [{"trigger": "start", "after": 5, "action": {"name": "stop"}}]),
     ("rules", [{"trigger": "start", "every": 5, "action": {"name": "stop"}}]),
+    ("jobs", [{"name": "a", "command": "x", "retries": -1}]), ("jobs", [{"name": "a", "command": "x", "retries": {}}]),
+    ("jobs", [{"name": "a", "command": "x", "retries": {"max": 1, "causes": ["exit"]}}]),
+    ("jobs", [{"name": "a", "command": "x", "retries": {"max": 1, "causes": 0}}]),
+    ("rules", [{"trigger": "job-start", "action": {"name": "cancel"}}]),
+    ("rules", [{"trigger": "job-start", "action": {"name": "cancel", "label": "a", "job": "event"}}]),
+    ("rules", [{"trigger": "job-start", "action": {"name": "urgency", "job": "event"}}]),
+    ("rules", [{"trigger": "job-start", "action": {"name": "urgency", "job": "event", "value": 32}}]),
 ]  # fmt: skip
 
 

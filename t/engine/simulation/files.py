@@ -102,6 +102,8 @@ def _action(r: random.Random, rules: int) -> Dict[str, Any]:
     if kind < 8:
         state = r.choice((None, "pending", "running"))
         return act("cancel", r.choice(("a", "b", "all")), **({"state": state} if state else {}))
+    if kind == 8 and r.random() < 0.3:
+        return act("urgency", group, value=r.choice((0, 5, 31)))
     if kind == 8:
         return act("kill", group, signal=r.choice(("TERM", "USR1", 9)))
     if kind < 12:
@@ -158,6 +160,9 @@ def _wild(r: random.Random) -> Dict[str, Any]:
     if r.random() < 0.2:
         limits["submit_rate"] = r.choice((0.5, 2, 10))
     jobs = [*_jobs(r, "ab", 3), {"name": "a", "command": "false"}]
+    if r.random() < 0.3:
+        retries = {"max": r.randint(1, 2), "causes": ["fail", "signal", "timeout"], "backoff": r.choice((0, 4))}
+        jobs[r.randrange(3)]["retries"] = retries
     return {
         "jobs": jobs,
         "rules": rules,

@@ -48,7 +48,7 @@ class Request:
 class ManagedJob:
     """One job."""
 
-    __slots__ = ("eventlog", "fate", "id", "key", "ready", "state")
+    __slots__ = ("eventlog", "fate", "id", "key", "ready", "state", "urgency")
 
     def __init__(self, id: int, key: Key, fate: Fate, now: float) -> None:
         self.id = id
@@ -58,6 +58,7 @@ class ManagedJob:
         self.ready = now + fate.wait
         #: pending, running, ending, inactive, invalid
         self.state = "pending"
+        self.urgency = 16
         self.eventlog: List[JobEvent] = []
 
     def times(self, name: str) -> List[float]:
@@ -169,7 +170,8 @@ class JobManager:
             return
         running = sum(job.state in ("running", "ending") for job in self.jobs.values())
         now = self.world.now
-        waiting = [j for j in self.jobs.values() if j.state == "pending" and j.ready <= now and j.fate.refuse is None]
+        waiting = [job for job in self.jobs.values() if job.state == "pending" and job.ready <= now and job.urgency]
+        waiting = [job for job in waiting if job.fate.refuse is None]
         self.world.random.shuffle(waiting)
         for job in waiting[: max(0, self.slots - running)]:
             job.state = "running"
@@ -229,6 +231,16 @@ class JobManager:
             return "job is not running"
         if signal not in job.fate.handles:
             self._end(job, signal, None)
+        return None
+
+    def set_urgency(self, id: int, urgency: int) -> Optional[str]:
+        """None, or why not. A job of urgency 0 is held."""
+        job = self.jobs.get(id)
+        if job is None or job.state != "pending" or id in self.forgotten:
+            return "job is not pending"
+        self._tell(job, "urgency", {"urgency": urgency})
+        job.urgency = urgency
+        self.schedule()
         return None
 
     # ---- what goes wrong

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit
+from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import (
     BASE_EVENTS,
     Acknowledged,
@@ -56,7 +56,7 @@ class SimMember(Member):
     """One connection to the job manager."""
 
     name = "simulated instance"
-    capabilities = frozenset(("submit", "cancel", "kill"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
 
     def __init__(self, world: World, manager: JobManager) -> None:
         self.t_up = manager.t_up
@@ -104,7 +104,7 @@ class SimMember(Member):
         if not (self._frozen or self._dead):
             if isinstance(action, Submit):
                 self._submit(ensemble, action.key)
-            elif isinstance(action, (Cancel, Kill)):
+            elif isinstance(action, (Cancel, Kill, Urgency)):
                 self._act(ensemble, action)
             else:
                 raise TypeError(f"a member cannot perform {action!r}")
@@ -290,16 +290,18 @@ class SimMember(Member):
             if ensemble in self._open and not self._frozen:
                 self._submit(ensemble, key)
 
-    def _act(self, ensemble: str, action: Union[Cancel, Kill]) -> None:
-        name = "cancel" if isinstance(action, Cancel) else "kill"
+    def _act(self, ensemble: str, action: Union[Cancel, Kill, Urgency]) -> None:
+        name = type(action).__name__.lower()
 
         def arrives() -> None:
             if self._manager.state == "down" or (self._dead and self._world.random.random() < 0.3):
                 return
             if isinstance(action, Cancel):
                 error = self._manager.cancel(action.id)
-            else:
+            elif isinstance(action, Kill):
                 error = self._manager.kill(action.id, action.signal)
+            else:
+                error = self._manager.set_urgency(action.id, action.value)
             self._post(ensemble, ActionDone(self._world.clock(), action.id, name, error))
 
         # what was sent may arrive, though the service be dead by then

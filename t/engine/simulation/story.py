@@ -507,7 +507,9 @@ class Story:
             if row["result"] != "retried"
         }
         fired = {rule["id"]: rule["fired"] for rule in status["rules"]}
-        return Outcome(status["state"], jobs, status["groups"], fired)
+        # how often a job was lost on the way is a matter of the faults
+        counts = {g: {n: c for n, c in counts.items() if n != "retried"} for g, counts in status["groups"].items()}
+        return Outcome(status["state"], jobs, counts, fired)
 
     def _check_log(self, id: str, kept: Kept, status: Dict[str, Any]) -> None:
         """A plain replay of the log gives all that was told."""
