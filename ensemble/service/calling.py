@@ -71,9 +71,10 @@ class Calling:
         running = self._running
         request = calls.request(running.engine, id)
         if request is not None:
-            jobs = running.engine.jobs.values()
-            active = [running.shown_row(job.row()) for job in jobs if job.ended is not None]
-            request["results"] = results(running.engine.calls.pending[id], self._store, running.id, active)
+            here = [running.shown_row(job.row()) for job in running.engine.jobs.values() if job.ended is not None]
+            for rows in running.leaving.values():
+                here += rows
+            request["results"] = results(running.engine.calls.pending[id], self._store, running.id, here)
         return request
 
     def _answered(self, id: str, data: Dict[str, Any]) -> None:

@@ -103,6 +103,8 @@ class Running:
         self._flush: Optional[Timer] = None
         self._pictured = 0.0
         self._changed = False
+        #: number of a commit that is not done yet -> rows that have left the engine and are not in the store
+        self.leaving: Dict[int, List[Dict[str, Any]]] = {}
         self.calling = Calling(self, member, store, log)
 
     # ---- events in, actions out
@@ -151,7 +153,10 @@ class Running:
                 intents.append(_intent(action))
                 todo.append(action)
 
+        number = self.number + 1
+
         def committed(error: Optional[str]) -> None:
+            self.leaving.pop(number, None)
             if self.broken is not None:
                 then()
                 return
@@ -173,12 +178,14 @@ class Running:
                 self._quarantine(exc)
 
         self.seq += len(records)
-        self.number += 1
+        self.number = number
         # a halted one may be resumed and halt again, by one event or before the first end is kept
-        ended = self.number if any(is_end(record) for record in records) else -1
+        ended = number if any(is_end(record) for record in records) else -1
         self._last = max(self._last, ended)
         self.over = self.over and self.engine.final is not None
-        self._store.commit(self.id, Commit(self.number, to_json(event), intents, records, rows), committed)
+        if rows:
+            self.leaving[number] = rows
+        self._store.commit(self.id, Commit(number, to_json(event), intents, records, rows), committed)
         if self.broken is not None or self.engine.final not in (None, "halted"):
             # nothing follows, and the store may have let go of it
             return
