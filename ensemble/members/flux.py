@@ -132,7 +132,7 @@ class FluxMember(Member):
             self._past,
             self._missing,
         )
-        loop = Loop(self._watch, self._internal.after)
+        loop = Loop(self.watch, self._internal.after)
         self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
@@ -310,17 +310,6 @@ class FluxMember(Member):
     def _told_of_past(self, ensemble: str, event: JobEvent) -> None:
         if not self._reading.takes(ensemble, event):
             self._post(ensemble, event)
-
-    def _watch(self, fd: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back from the reactor when there is something to read; the answer ends that."""
-        watcher = self.handle.fd_watcher_create(fd, lambda *_: callback(), FLUX_POLLIN)
-        watcher.start()
-
-        def end() -> None:
-            watcher.stop()
-            watcher.destroy()
-
-        return end
 
     def _pass_on(self, ensemble: str, event: Event) -> None:
         """Deliver, behind what waits already."""

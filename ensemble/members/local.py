@@ -113,7 +113,7 @@ class LocalMember(Member):
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
         self._scheduling = False
-        loop_of = Loop(self._watch, lambda seconds, call: _Timer(self.loop, time.time() + seconds, call))
+        loop_of = Loop(self.watch, lambda seconds, call: _Timer(self.loop, time.time() + seconds, call))
         self._outputs = Outputs(loop_of, lambda level, text: None, self._put)
 
     def start(self, deliver: Deliver) -> None:
@@ -245,14 +245,6 @@ class LocalMember(Member):
         return self._ensembles[ensemble]
 
     # running
-
-    def _watch(self, fd: int, callback: Callable[[], None]) -> Callable[[], None]:
-        self.loop.add_reader(fd, callback)
-
-        def end() -> None:
-            self.loop.remove_reader(fd)
-
-        return end
 
     def _schedule_soon(self) -> None:
         if not self._scheduling:

@@ -3,7 +3,7 @@
 
 Law of this file: whose output is followed, and how long an end waits for it. The reader is started with the first job that
 declares a `regex`, and anew where it dies: it then reads from the beginning, and what it tells again has no second effect.
-Callers give the loop in form of three functions, since members have loops of different kinds.
+Callers give the loop in form of two functions, since members have loops of different kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ensemble.engine.events import Event, JobId, Key, Printed
-from ensemble.members.base import Timer
+from ensemble.members.base import Timer, Watch
 from ensemble.members.guard import Log, guarded
 
 #: seconds for which the end of a job waits for the rest of its output
@@ -32,8 +32,8 @@ _LONGEST = 4 << 20
 class Loop(NamedTuple):
     """What is needed of an event loop."""
 
-    #: call back whenever there is something to read; answers how to stop that
-    watch: Callable[[int, Callable[[], None]], Callable[[], None]]
+    #: call back whenever there is something to read
+    watch: Callable[[int, Callable[[], None]], Watch]
     #: call back after so many seconds
     after: Callable[[float, Callable[[], None]], Timer]
 
@@ -72,7 +72,7 @@ class Outputs:
         self._jobs: Dict[JobId, _Followed] = {}
         self._socket: Optional[socket.socket] = None
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._unwatch: Callable[[], None] = lambda: None
+        self._watch: Optional[Watch] = None
         self._read = b""
         self._unsent = bytearray()
         self._resend: Optional[Timer] = None
@@ -160,7 +160,7 @@ class Outputs:
         ours.setblocking(False)
         self._socket, self._read = ours, b""
         self._unsent.clear()
-        self._unwatch = self._loop.watch(ours.fileno(), guarded(self._log, self._readable))
+        self._watch = self._loop.watch(ours.fileno(), guarded(self._log, self._readable))
         for id, job in list(self._jobs.items()):
             self._send(job.request)
             if job.ended is not None:
@@ -235,8 +235,9 @@ class Outputs:
         self._retry()
 
     def _disconnect(self) -> None:
-        self._unwatch()
-        self._unwatch = lambda: None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self._resend is not None:
             self._resend.cancel()
             self._resend = None

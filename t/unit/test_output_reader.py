@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 
 from ensemble.engine.events import Key, Printed
-from ensemble.members.local import _Timer
+from ensemble.members.local import _Timer, _Watch
 from ensemble.members.output import Loop, Outputs
 from ensemble.members.output_reader import LONGEST, Stream
 
@@ -56,9 +56,9 @@ class Reading:
             lambda id, event: self.events.append(event),
         )
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> Callable[[], None]:
+    def _watch(self, fd: int, callback: Callable[[], None]) -> _Watch:
         self.loop.add_reader(fd, callback)
-        return lambda: [self.loop.remove_reader(fd)].clear()
+        return _Watch(self.loop.remove_reader, fd)
 
     def follow(self, patterns: Dict[str, str], *files: str, id: int = 1, since: float = 0.0) -> None:
         self.outputs.follow("ens", id, KEY, patterns, [str(self.folder / file) for file in files], since)
