@@ -22,7 +22,7 @@ from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Recovered, Refused
+from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_facts import f58, log_to, owner_of
@@ -37,6 +37,8 @@ from ensemble.spec.models import Spec
 _SLICE = 0.02
 #: templates kept for overrides of one ensemble
 _MAX_TEMPLATES = 256
+#: seconds for an answer
+_PATIENCE = 15.0
 
 
 class _Ensemble:
@@ -109,8 +111,8 @@ class FluxMember(Member):
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
         self._held = False
-        #: jobs of recovered ensembles, until the past was told
-        self._known: Dict[str, Dict[JobId, Key]] = {}
+        #: jobs of recovered ensembles, and when each of these was last heard of, until the past was told
+        self._known: Dict[str, Tuple[Dict[JobId, Key], float]] = {}
         #: those of the callers, by their clock; and our own
         self._timers = Timers(self.handle, clock, self._log)
         self._internal = Timers(self.handle, time.monotonic, self._log)
@@ -150,12 +152,12 @@ class FluxMember(Member):
 
         The broker has then read all that the dead one sent, so that an inquiry after the doubtful ones tells.
         """
-        self._known[ensemble] = dict(known)
+        self._known[ensemble] = dict(known), t
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
             made = self._template(ensemble, self._open[ensemble], one)
             self._requests.doubt(ensemble, one.key, made, one.params, t)
-        if doubtful:
+        if doubtful or known:
             self._journal.witness(t)
 
     def want(self, ensemble: str, events: FrozenSet[str]) -> None:
@@ -245,10 +247,30 @@ class FluxMember(Member):
     # From the journal
 
     def _past(self, ensemble: str, missing: Set[int]) -> None:
-        """The past of a recovered ensemble was told. What is not in it was purged, or went with a lost KVS."""
-        known = self._known.pop(ensemble, {})
-        for id in sorted(missing):
-            self._missing(ensemble, id, known[id])
+        """The past of a recovered ensemble was told. What is not in it was purged, or never became a job that lasts:
+        it was found invalid in the very moment of a crash, or went with the last moments of a lost KVS."""
+        known, t = self._known.pop(ensemble, ({}, 0.0))
+        keys = {id: known[id] for id in sorted(missing)}
+        if keys and not self._journal.whole_since(t):
+            ask = self.handle.rpc("job-list.job-stats", {})
+            ask.then(guarded(self._log, self._counted), ensemble, keys, t, timeout=_PATIENCE)
+        else:
+            self._tell_missing(ensemble, keys, purged=False)
+
+    def _counted(self, future: Any, ensemble: str, keys: Dict[JobId, Key], t: float) -> None:
+        try:
+            # an instance counts from its own start
+            purged = future.get()["inactive_purged"] != 0 or self.t_up > t
+        except (OSError, KeyError, TypeError):
+            purged = True
+        self._tell_missing(ensemble, keys, purged)
+
+    def _tell_missing(self, ensemble: str, keys: Dict[JobId, Key], purged: bool) -> None:
+        for id, key in keys.items():
+            if purged:
+                self._missing(ensemble, id, key)
+            else:
+                self._post(ensemble, Lost(self._clock(), id, f"Flux has no job {f58(id)}, and has purged none"))
         self._post(ensemble, Recovered(self._clock()))
 
     def _missing(self, ensemble: str, id: int, key: Key) -> None:

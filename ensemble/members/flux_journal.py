@@ -135,6 +135,8 @@ class Journal:
         #: streams whose past is being gathered, and what of it is ours
         self._gathering: Set[int] = set()
         self._past: List[Tuple[float, int, int, _Job, JobEvent]] = []
+        #: (stream, job) to the latest time gathered
+        self._reached: Dict[Tuple[int, int], float] = {}
         #: where all open ensembles are recovered ones: ids and keys of those of the past that matter; else None
         self._sought: Optional[FrozenSet[int]] = None
         self._sought_keys: FrozenSet[bytes] = frozenset()
@@ -338,6 +340,7 @@ class Journal:
         self._gathering.clear()
         self._skipping.clear()
         self._past.clear()
+        self._reached.clear()
         now = time.monotonic()
         if self._lost_since is None:
             self._lost_since = now
@@ -393,6 +396,7 @@ class Journal:
             if self._gathering:
                 return
             past, self._past = self._past, []
+            self._reached.clear()
             past.sort(key=lambda entry: entry[:2])
             purged = [(id, job) for id, job in self._known.items() if id not in self._there and not job.clean]
             self._there.clear()
@@ -435,7 +439,9 @@ class Journal:
             if not self._gathering:
                 self._pass_on(job, event, self._sink)
             elif t > job.last:
-                self._past.append((t, len(self._past), id, job, event))
+                # a clock that was set back in between must not turn a job's events around
+                order = self._reached[tag, id] = max(t, self._reached.get((tag, id), t))
+                self._past.append((order, len(self._past), id, job, event))
 
     def _note_end(self, events: List[Dict[str, Any]]) -> None:
         ends = [entry["timestamp"] for entry in events if entry["name"] == "clean"]

@@ -52,6 +52,8 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
         if record:
             with contextlib.suppress(TransitionError):
                 engine.handle(from_json(record))
+    running.t_heard = engine.t
+    running.over = engine.final is not None
     doubtful = [
         Submit(key, job.group, job.set, job.overrides, job.params) for key, job in engine.jobs.items() if job.id is None
     ]
