@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -14,9 +13,7 @@ import pytest
 from t import steered
 from t.faults.counting import ask
 from t.flux.processes import gone, until
-from t.flux.test_cli_flux import Inside, inside  # noqa: F401 - a fixture
 
-TOP = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
 
 
@@ -56,23 +53,6 @@ def test_generations(service: Any, flux_instance: Any, tmp_path: Path) -> None:
     status = ended(flux_instance, id)
     jobs = ask(flux_instance, "jobs", {"id": id, "max": 100})["jobs"]
     steered.check_generations(status, jobs, log(flux_instance, id))
-
-
-@pytest.mark.slow
-def test_the_example_of_ten_generations(inside: Inside) -> None:  # noqa: F811
-    done = inside.run("run", str(TOP / "examples" / "generations.yaml"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads(inside.run("jobs", "generations", "--json").stdout)["jobs"]
-    records = [json.loads(line) for line in inside.run("log", "generations", "--json").stdout.splitlines()]
-    steered.check_example(rows, records)
-
-
-def test_the_example_of_a_rule_from_a_function(inside: Inside) -> None:  # noqa: F811
-    done = inside.run("run", str(TOP / "examples" / "rule-from-function.yaml"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    status = json.loads(inside.run("status", "rule-from-function", "--json").stdout)
-    assert status["groups"]["production"]["success"] == 8
-    assert [rule["id"] for rule in status["rules"]] == ["rule-1", "plan", "too-slow"]
 
 
 def test_a_call_is_made_again_when_the_service_was_killed(service: Any, flux_instance: Any, tmp_path: Path) -> None:
