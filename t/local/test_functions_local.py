@@ -135,3 +135,12 @@ def test_the_service_goes_on_whatever_a_function_does(site: Site, deed: str) -> 
     id = run(site, text)
     assert site.json("status", id)["groups"]["work"]["success"] == 1
     assert any("function 'evil'" in told for told in steered.texts(log(site, id), "error"))
+
+
+def test_a_file_of_the_predecessor_runs_unchanged(site: Site) -> None:
+    done = site.run("run", str(TOP / "t" / "unit" / "data" / "predecessor-custom.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (id,) = site.kept()
+    assert {g: c["success"] for g, c in site.json("status", id)["groups"].items()} == {"sleep": 2, "echo": 4}
+    lines = steered.texts(log(site, id), "log")
+    assert sorted(lines) == ["count.echo.success metric echo_again 0", "finished True", "finished True"]
