@@ -5,6 +5,7 @@
 #
 #   PYTHON=python3.12   the Python of .venv (3.9 or newer)
 #   PYTEST_FLAGS=...    more arguments for pytest
+#   SEED=N              the one seed that `make soak` is to run
 #   PREFIX=/opt/x       install below /opt/x, where not beside the installed Flux
 #   DESTDIR=/tmp/stage  put the tree of the installation there (for packagers)
 
@@ -22,7 +23,7 @@ MADE := $(VENV)/.made-for-flux-$(FLUX)
 # Commands of the venv come first, so that `flux ensemble` is ours.
 in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: help run setup check lint format bench install uninstall clean
+.PHONY: help run setup check lint format bench soak install uninstall clean
 
 help:
 	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
@@ -30,6 +31,7 @@ help:
 	@echo "make check      run every test"
 	@echo "make lint       ruff (format and rules) and mypy"
 	@echo "make format     let ruff format the sources"
+	@echo "make soak       simulate crashes and other faults with new seeds, until stopped (SEED=N: that one)"
 	@echo "make bench      measure against bare Flux"
 	@echo "make install    give every user of the installed Flux 'flux ensemble' (PREFIX, DESTDIR)"
 	@echo "make uninstall  undo that"
@@ -74,6 +76,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(in_venv) python -m t.bench
+
+soak: $(VENV)/.test
+	@$(in_venv) python -m t.engine.simulation $(SEED)
 
 # PREFIX and DESTDIR reach the script by the environment.
 export PREFIX DESTDIR

@@ -191,7 +191,7 @@ class Command(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A job reports values: variable to a number, or to a list of numbers in their order.
+    """A job reports values: variable to a number.
 
     What is not finite is a string. `id` names the report for ever: SOURCE:N, N a whole number that grows for each
     source, or a word of its own.
@@ -201,6 +201,20 @@ class Report(NamedTuple):
     key: Key
     values: Dict[str, Any]
     id: str
+
+
+class Printed(NamedTuple):
+    """Values were found in the output of a job: of each line where it begins in its source, and the values.
+
+    A line may be told again, under the same offset; the offsets of one source grow. `note` is '' or a sentence for
+    the ensemble's log.
+    """
+
+    t: float
+    key: Key
+    source: str
+    lines: List[Any]
+    note: str = ""
 
 
 class Signal(NamedTuple):
@@ -238,6 +252,7 @@ Event = Union[
     Recovered,
     Answered,
     Report,
+    Printed,
     Signal,
     Resources,
     Counted,
@@ -253,7 +268,15 @@ def to_json(event: Event) -> List[Any]:
     return [FORMAT, type(event).__name__, *fields]
 
 
-_KINDS: Dict[str, Any] = {"counts": dict, "id": int, "key": Key, "context": dict, "data": dict, "values": dict}
+_KINDS: Dict[str, Any] = {
+    "counts": dict,
+    "id": int,
+    "key": Key,
+    "context": dict,
+    "data": dict,
+    "values": dict,
+    "lines": list,
+}
 _NAMED = (Report, Signal)
 _MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Tuple
 
-from ensemble.engine import ending
+from ensemble.engine import acting, ending
 from ensemble.engine.jobs import Job
 from ensemble.engine.submissions import Batch, Which
 from ensemble.errors import RecordError
@@ -91,7 +91,9 @@ class Waiting:
 
 def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
     """The next attempt of a job that has ended, and the seconds until then; None where it is not tried again."""
-    if job.result == "success" or job.ended_by_rule or ending.stopped(engine):
+    # what the rules of the end submitted is to run before the state is final, whatever is lost meanwhile
+    loss_at_end = engine.concluding and job.cause == "infrastructure"
+    if job.result == "success" or job.ended_by_rule or (ending.stopped(engine) and not loss_at_end):
         return None
     retries = engine.groups[job.group][job.set].retries or spec.NONE
     tries, losses, wait = job.tries, job.losses, 0.0
@@ -127,7 +129,9 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
 
 def put(engine: Engine, batch: Batch, wait: float) -> None:
     """Try it again after that many seconds."""
-    if wait <= 0:
+    if engine.concluding:
+        engine.emit(acting.make_job(engine, batch))
+    elif wait <= 0:
         engine.held.put(batch)
     else:
         engine.waiting.put(engine.t + wait, batch)

@@ -7,7 +7,7 @@ engine's. Rules are indexed by what they read, so that an event costs what it to
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Union
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
@@ -16,7 +16,8 @@ from ensemble.spec import expression, metrics, reading
 from ensemble.spec.condition import Condition
 from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
-from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, Rule, Spec
+from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, JobSet, Rule, Spec
+from ensemble.spec.reports import declared
 
 COOLDOWN = "cooldown:"
 #: triggers whose rules may be about one name
@@ -166,9 +167,13 @@ class RuleState:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
 
 
-def _for_functions(groups: Iterable[str]) -> Iterator[Metric]:
+def _for_functions(groups: Mapping[str, Tuple[JobSet, ...]]) -> Iterator[Metric]:
     """What a function may read of every group, whatever it asks for."""
-    for group in groups:
+    for group, sets in groups.items():
+        for variable in declared(sets):
+            for stat in FOR_FUNCTIONS:
+                yield Metric(stat, group, "", variable)
+                yield Metric(stat, group, "success", variable)
         for stat in FOR_FUNCTIONS:
             yield Metric(stat, group, "success", "duration")
             yield Metric(stat, group, "success", "pending")

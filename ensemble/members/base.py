@@ -113,6 +113,17 @@ class Member(ABC):
     def hold(self, on: bool) -> None:  # noqa: B027 - a queue on this machine has no more to tell than it has slots
         """While it is on, deliver as little as can be: the service cannot take it. Nothing is lost, it comes later."""
 
+    def hear(self, ensemble: str, topics: FrozenSet[str]) -> None:
+        """Deliver events of these topics of the queue's bus as signals (`*` as in a shell), from now on.
+
+        Raises MemberError where there is no bus.
+        """
+        if topics:
+            raise MemberError(
+                f"a rule waits for the topic '{min(topics)}', and there is no bus of Flux here: run inside Flux, or give the "
+                "rule a signal's name"
+            )
+
     @abstractmethod
     def close(self, ensemble: str) -> None:
         """Forget an ensemble: its jobs are no longer delivered, and are left as they are."""

@@ -2,7 +2,9 @@
 """Submissions, and what is done to jobs (cancel, kill, urgency): sent without waiting, so many at a time. Imports flux.
 
 How it works. At most `WINDOW` requests are on their way; the rest waits here, acts on jobs before submissions,
-and the submissions of different ensembles take turns. An answer makes room for the next request.
+and the submissions of different ensembles take turns. An answer makes room for the next request. Flux answers in the
+order of asking, so a newcomer waits for all that is on its way: an ensemble may send WINDOW submissions in a burst,
+but one that has more to send is kept at STEADY, until all of it was answered.
 
 A submission that is answered by an error was refused, for good: its job does not exist. But some have no answer at
 all: the module that takes submissions was unloaded with them (it then says nothing, or one of `_NO_ANSWER`), or is not
@@ -38,6 +40,8 @@ from ensemble.members.guard import Log, guarded
 Act = Union[Cancel, Kill, Urgency]
 #: requests on their way at once
 WINDOW = 1024
+#: submissions of one ensemble on their way at once, behind a first burst of WINDOW
+STEADY = 256
 
 #: seconds after which a request counts as not answered
 _PATIENCE = 15.0
@@ -65,6 +69,33 @@ class _Submission:
         self.id: Optional[int] = None
 
 
+class _Queue:
+    """Submissions of one ensemble that wait, and how many are on their way."""
+
+    __slots__ = ("burst", "flying", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Deque[_Submission] = deque()
+        self.flying = 0
+        #: how many may go beyond STEADY
+        self.burst = WINDOW - STEADY
+
+    def may(self) -> bool:
+        """May one more go?"""
+        return bool(self.waiting) and (self.flying < STEADY or self.burst > 0)
+
+    def take(self) -> _Submission:
+        if self.flying >= STEADY:
+            self.burst -= 1
+        self.flying += 1
+        return self.waiting.popleft()
+
+    def answered(self) -> None:
+        self.flying -= 1
+        if not self.flying and not self.waiting:
+            self.burst = WINDOW - STEADY
+
+
 class Requests:
     """`post(ensemble, event)` gets the outcomes; it must not deliver before the reactor's next turn."""
 
@@ -86,7 +117,7 @@ class Requests:
         self._on_submitted = guarded(log, self._submitted)
         self._on_done = guarded(log, self._done)
         self._inquiry = Inquiry(handle, journal, timers, log, self._inquired)
-        self._queues: Dict[str, Deque[_Submission]] = {}
+        self._queues: Dict[str, _Queue] = {}
         #: ensembles whose queue may be served, next first
         self._turns: Deque[str] = deque()
         self._acts: Deque[Tuple[str, Act]] = deque()
@@ -107,7 +138,7 @@ class Requests:
 
     def open(self, ensemble: str) -> None:
         """Make room for an ensemble."""
-        self._queues[ensemble] = deque()
+        self._queues[ensemble] = _Queue()
 
     def close(self, ensemble: str) -> None:
         """Drop what was not sent yet."""
@@ -115,8 +146,7 @@ class Requests:
 
     def release(self, ensemble: str) -> None:
         """The journal listens for this ensemble now: its submissions may go."""
-        if self._queues.get(ensemble) and ensemble not in self._turns:
-            self._turns.append(ensemble)
+        self._line_up(ensemble)
         self._pump()
 
     def submit(self, ensemble: str, key: Key, template: Template, params: Dict[str, Any]) -> None:
@@ -163,9 +193,14 @@ class Requests:
         queue = self._queues.get(ensemble)
         if queue is None:
             return
-        if not queue and self._journal.ready(ensemble) and ensemble not in self._turns:
+        (queue.waiting.appendleft if first else queue.waiting.append)(submission)
+        self._line_up(ensemble)
+
+    def _line_up(self, ensemble: str) -> None:
+        """Give an ensemble its turn, if it has something to send and may."""
+        queue = self._queues.get(ensemble)
+        if queue is not None and queue.may() and ensemble not in self._turns and self._journal.ready(ensemble):
             self._turns.append(ensemble)
-        (queue.appendleft if first else queue.append)(submission)
 
     def _pump(self) -> None:
         while self._on_their_way < WINDOW and not (self._stopped or self._frozen):
@@ -174,10 +209,10 @@ class Requests:
             elif self._turns and not self._holding:
                 ensemble = self._turns.popleft()
                 queue = self._queues.get(ensemble)
-                if not queue:
+                if queue is None or not queue.may():
                     continue
-                submission = queue.popleft()
-                if queue:
+                submission = queue.take()
+                if queue.may():
                     self._turns.append(ensemble)
                 self._send_submission(submission)
             else:
@@ -192,14 +227,23 @@ class Requests:
             return
         future = lib.flux_job_submit(self._handle.handle, jobspec, template.urgency, 0)
         if future == ffi.NULL:
-            self._refuse(submission, os.strerror(ffi.errno))
+            error = ffi.errno
+            self._landed(submission)
+            self._refuse(submission, os.strerror(error))
             return
         self._unanswered[submission.key] = submission
         self._on_their_way += 1
         Future(future).then(self._on_submitted, submission, timeout=_PATIENCE)
 
+    def _landed(self, submission: _Submission) -> None:
+        queue = self._queues.get(submission.ensemble)
+        if queue is not None:
+            queue.answered()
+            self._line_up(submission.ensemble)
+
     def _submitted(self, future: Future, submission: _Submission) -> None:
         self._answered(future)
+        self._landed(submission)
         if self._stopped:
             return
         if lib.flux_job_submit_get_id(future.pimpl.handle, self._id) == 0:

@@ -20,7 +20,7 @@ import sys
 import syslog
 from collections import deque
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
 
 from ensemble.engine.calls import Pending
 from ensemble.errors import MemberError
@@ -356,31 +356,26 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
     process.poll()
 
 
-def results(pending: Pending, store: Store, id: str, active: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def results(pending: Pending, store: Store, id: str, here: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """The jobs that a call is told of, in the order in which they ended; the latest MOST_RESULTS.
 
-    `active` are rows of jobs that have ended and are still in the engine; the others are in the store.
+    `here` are rows of jobs that have ended and are still in the engine, or on their way to the store; the others are in it.
     """
-    found: List[Tuple[int, Dict[str, Any]]] = []
+    found: Dict[int, Dict[str, Any]] = {}
 
     def gather(rows: Iterable[Dict[str, Any]]) -> None:
         for row in rows:
             ended = row.get("ended")
             if ended is not None and pending.after < ended <= pending.upto and pending.group in (None, row["group"]):
-                found.append((ended, row))
+                found[ended] = row
+        if len(found) > MOST_RESULTS:
+            for old in sorted(found)[:-MOST_RESULTS]:
+                del found[old]
 
-    count = store.row_count(id)
-    # those that ended last are near the end of the store, but for what has ended since the call
-    start = max(pending.row, 0)
-    while start < count:
+    for start in range(pending.row, store.row_count(id), _PAGE):
         gather(store.rows(id, start, _PAGE))
-        start += _PAGE
-        if len(found) > 2 * MOST_RESULTS:
-            found.sort(key=lambda one: one[0])
-            del found[:-MOST_RESULTS]
-    gather(active)
-    found.sort(key=lambda one: one[0])
-    return [_result(row) for _, row in found[-MOST_RESULTS:]]
+    gather(here)
+    return [_result(found[ended]) for ended in sorted(found)]
 
 
 _PAGE = 5_000

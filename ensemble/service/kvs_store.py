@@ -2,15 +2,17 @@
 """The store in Flux's KVS: what was submitted outlives the service, and a restart of the instance. Imports flux.
 
     ensemble.<id>.given            what was submitted, and the version of the form
-    ensemble.<id>.log.<n>          events and intents, lines of JSON: [number, event, intents]
-    ensemble.<id>.records.<seq>    records, lines of JSON; the key is the first one's seq
-    ensemble.<id>.rows.<n>         rows of ended jobs, lines of JSON; the key is the first one's place
+    ensemble.<id>.log.<b>.<n>.lines      events and intents, lines of JSON: [number, event, intents]
+    ensemble.<id>.records.<b>.<n>.lines  records, lines of JSON; n is the first one's seq
+    ensemble.<id>.rows.<b>.<n>.lines     rows of ended jobs, lines of JSON; n is the first one's place
     ensemble.<id>.snapshot         {number, seq, state, log}: `log` is the first segment after it
     ensemble.<id>.end              the final status
 
 Law of this file: one transaction at a time is on its way, for all ensembles together, and what comes meanwhile makes
-up the next one; so a busy instance pays one round trip for many events. Lines are appended, and a segment is closed
-after SEGMENT appends, because the KVS rewrites a key's list of blobs at every append. A transaction that fails is
+up the next one; so a busy instance pays one round trip for many events. The KVS keeps the list of a key's blobs in the
+directory that the key is in, writes that directory and all above it anew at every append, and never gives space back.
+So a segment is closed after SEGMENT appends, has a directory to itself, and these lie in directories `b` = n // BUCKET:
+all are small. A transaction that fails is
 sent again until it is done; if it was done all the same, its lines stand there twice, and the numbers tell.
 What waits is counted in bytes: from FULL on the store asks for no more events, until it is down to EASY. What the
 KVS holds of one ensemble is bounded too: of the records the last KEPT_RECORDS and what else is in their first
@@ -24,6 +26,7 @@ from __future__ import annotations
 import errno
 import json
 import syslog
+from bisect import bisect_right
 from collections import deque
 from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -40,8 +43,9 @@ ROOT = "ensemble"
 FORMAT = 1
 #: never that of a job, which its environment names
 _NAMESPACE = "primary"
-#: appends to one key before the next is begun
-SEGMENT = 500
+#: appends to one key before the next is begun; numbers of lines in one directory
+SEGMENT = 50
+BUCKET = 2500
 #: records kept in memory of one ensemble, so that watchers need no look-up
 _RECENT = 2000
 #: seconds before a failed transaction is sent again: at first, at most
@@ -90,7 +94,11 @@ class _Segments:
         if not self.first or self._appends >= SEGMENT:
             self.rotate(number)
         self._appends += 1
-        return f"{self.path}.{self.first[-1]}"
+        return self.name(self.first[-1])
+
+    def name(self, first: int) -> str:
+        """The key of the segment that begins with that number."""
+        return f"{self.path}.{first // BUCKET}.{first}.lines"
 
     def rotate(self, number: int) -> None:
         if not self.first or self.first[-1] != number:
@@ -98,20 +106,19 @@ class _Segments:
         self._appends = 0
 
     def outdated(self, number: int) -> List[str]:
-        """Forget the segments that hold nothing from that number on; their keys."""
-        keys = []
+        """Forget the segments that hold nothing from that number on; what is to be unlinked for it."""
+        gone = []
         while len(self.first) > 1 and self.first[1] <= number:
-            keys.append(f"{self.path}.{self.first.pop(0)}")
-        return keys
+            first = self.first.pop(0)
+            # with its last segment a directory goes
+            whole = first // BUCKET != self.first[0] // BUCKET
+            gone.append(f"{self.path}.{first // BUCKET}" + ("" if whole else f".{first}"))
+        return gone
 
     def holding(self, number: int) -> Iterator[str]:
         """Keys from the one that holds that number, in order."""
-        begin = 0
-        for place, first in enumerate(self.first):
-            if first <= number:
-                begin = place
-        for first in self.first[begin:]:
-            yield f"{self.path}.{first}"
+        for first in self.first[max(0, bisect_right(self.first, number) - 1) :]:
+            yield self.name(first)
 
 
 class _Kept:
@@ -123,6 +130,8 @@ class _Kept:
         self.records = _Segments(f"{self.path}.records")
         self.rows = _Segments(f"{self.path}.rows")
         self.recent: Deque[Dict[str, Any]] = deque(maxlen=_RECENT)
+        #: are the segments known? Those of an ended one are looked for when someone asks for them
+        self.known = True
         #: rows committed; and rows committed or on their way
         self.row_count = 0
         self.row_next = 0
@@ -160,6 +169,7 @@ class KvsStore(Store):
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         kept = self._kept[id]
+        assert kept.known, "an ensemble that has ended is not written"
         puts = [
             _Put(kept.log.key(commit.number), _dumps([commit.number, commit.event, commit.intents]) + "\n", append=True)
         ]
@@ -185,8 +195,7 @@ class KvsStore(Store):
         kept = self._kept[id]
         kept.log.rotate(snapshot.number + 1)
         value = {**snapshot._asdict(), "log": snapshot.number + 1}
-        old = [f"{kept.log.path}.{first}" for first in kept.log.first[:-1]]
-        kept.log.first = kept.log.first[-1:]
+        old = kept.log.outdated(snapshot.number + 1)
         puts = [_Put(f"{kept.path}.snapshot", _dumps(value)), *(_Put(key, None) for key in old)]
         self._change(_Change(tuple(puts), lambda error: None))
 
@@ -329,26 +338,19 @@ class KvsStore(Store):
         if version > FORMAT:
             raise ValueError(f"a newer release wrote it in format {version}; this one reads up to {FORMAT}")
         stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
-        for segments in (kept.log, kept.records, kept.rows):
-            segments.first = sorted(int(name) for name in self._list(segments.path))
-        if kept.records.first:
-            records = self._lines(f"{kept.records.path}.{kept.records.first[-1]}")
-            kept.recent.extend(_once(records, _seq))
-            stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
-            kept.records.rotate(stored.seq + 1)
-        if kept.rows.first:
-            rows = list(self._lines(f"{kept.rows.path}.{kept.rows.first[-1]}"))
-            kept.row_count = kept.row_next = rows[-1][0] + 1
-            kept.rows.rotate(kept.row_count)
+        kept.known = False
         if stored.status is not None and stored.status["state"] != "halted":
             return stored
+        self._know(kept)
+        stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
+        kept.log.first = self._segments(kept.log)
         number = 0
         snapshot = self._json(f"{kept.path}.snapshot")
         if snapshot is not None:
             stored.snapshot = Snapshot(snapshot["number"], snapshot["seq"], snapshot["state"])
             number = snapshot["number"]
         for first in kept.log.first:
-            for line in self._lines(f"{kept.log.path}.{first}"):
+            for line in self._lines(kept.log.name(first)):
                 if line[0] == number + 1:
                     number += 1
                     stored.events.append((number, line[1]))
@@ -357,8 +359,36 @@ class KvsStore(Store):
         kept.log.rotate(number + 1)
         return stored
 
-    def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
+    def _know(self, kept: _Kept) -> None:
+        """Look which records and rows there are."""
+        kept.known = True
+        kept.records.first = self._segments(kept.records)
+        kept.rows.first = self._segments(kept.rows)
+        if kept.records.first:
+            kept.recent.extend(_once(self._lines(kept.records.name(kept.records.first[-1])), _seq))
+            kept.records.rotate(kept.recent[-1]["seq"] + 1 if kept.recent else 1)
+        if kept.rows.first:
+            rows = list(self._lines(kept.rows.name(kept.rows.first[-1])))
+            kept.row_count = kept.row_next = rows[-1][0] + 1
+            kept.rows.rotate(kept.row_count)
+
+    def _segments(self, segments: _Segments) -> List[int]:
+        """Numbers of first lines that are there, ascending."""
+        buckets = self._list(segments.path)
+        return sorted(int(name) for bucket in buckets for name in self._list(f"{segments.path}.{int(bucket)}"))
+
+    def _readable(self, id: str) -> Optional[_Kept]:
+        """What is known of an ensemble; None where there is none, or it cannot be read."""
         kept = self._kept.get(id)
+        if kept is not None and not kept.known:
+            try:
+                self._know(kept)
+            except (ValueError, TypeError, KeyError, IndexError, OSError) as exc:
+                self._log(syslog.LOG_ERR, f"records and rows of ensemble {id} cannot be read ({exc!r}): left out")
+        return kept
+
+    def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
+        kept = self._readable(id)
         if kept is None or start >= kept.row_count:
             return []
         count = kept.row_count
@@ -366,11 +396,11 @@ class KvsStore(Store):
         return list(islice(found, max))
 
     def row_count(self, id: str) -> int:
-        kept = self._kept.get(id)
+        kept = self._readable(id)
         return kept.row_count if kept else 0
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
-        kept = self._kept.get(id)
+        kept = self._readable(id)
         if kept is None or not kept.recent:
             return []
         if kept.recent[0]["seq"] <= since + 1:
@@ -386,7 +416,8 @@ class KvsStore(Store):
         for kind in ("given", "snapshot", "end", "log", "records", "rows"):
             keys = [f"{path}.{kind}"]
             if kind in ("log", "records", "rows"):
-                keys = [f"{path}.{kind}.{name}" for name in self._list(f"{path}.{kind}")]
+                segments = _Segments(f"{path}.{kind}")
+                keys = [segments.name(first) for first in self._segments(segments)]
             texts = [text for text in map(self._lookup, keys) if text is not None]
             found[kind] = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
             found["keys"] += len(texts)

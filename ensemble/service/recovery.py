@@ -52,11 +52,14 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
         if record:
             with contextlib.suppress(TransitionError):
                 engine.handle(from_json(record))
+    running.t_heard = engine.t
+    running.over = engine.final is not None
     doubtful = [
         Submit(key, job.group, job.set, job.overrides, job.params) for key, job in engine.jobs.items() if job.id is None
     ]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
+    member.hear(stored.id, frozenset(engine.book.topics))
     running.calling.followed = engine.wanted_events
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)

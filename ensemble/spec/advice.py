@@ -110,7 +110,7 @@ class _Advice:
 
     def _endless(self) -> None:
         """Rules that have no end and, one by the other, submit for ever, in a file that says nowhere when to stop."""
-        if any(_ends(action) for rule in self._spec.rules for action in rule.actions):
+        if self._spec.asks or any(_ends(action) for rule in self._spec.rules for action in rule.actions):
             return
         limits = self._root.get("limits")
         if limits is not None and limits.value:

@@ -14,7 +14,8 @@ from ensemble.spec.beside import Beside
 from ensemble.spec.faults import Place, Report
 from ensemble.spec.load import Shape, validate
 from ensemble.spec.models import Action, Rule, Spec
-from ensemble.spec.reader import MAX_DEPTH, Node
+from ensemble.spec.reader import Node
+from ensemble.spec.syntax import MAX_DEPTH
 
 #: items of one answer
 MOST = 1000

@@ -19,9 +19,9 @@ import yaml
 
 from ensemble.spec import syntax
 from ensemble.spec.faults import Place, Report, place, shown
+from ensemble.spec.syntax import MAX_DEPTH
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 50
 #: after expansion of aliases
 MAX_NODES = 250_000
 

@@ -13,6 +13,9 @@ import yaml
 
 from ensemble.spec.faults import Place, Report, place, shown
 
+#: levels of a file; the parser of newer releases of PyYAML has a bound of its own far behind it
+MAX_DEPTH = 50
+
 
 def tell(exc: yaml.YAMLError, text: str, report: Report) -> None:
     """Add the parser's complaint to the report, at its position."""
@@ -45,6 +48,7 @@ _SYNTAX: Tuple[Tuple[str, str, str], ...] = (
     ("expected ',' or ']'", "a '[' is not closed", "',' or ']'"),
     ("did not find expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
     ("expected ',' or '}'", "a '{' is not closed", "',' or '}'"),
+    ("maximum nesting depth", f"the file is nested deeper than {MAX_DEPTH} levels", "a flatter file"),
     ("node content", "a value is missing here", "a value; between brackets, one comma behind each"),
     ("unexpected end of stream", "a quote is not closed before the end of the file", "the closing quote"),
     ("unexpected document", "a quote is not closed before a line of three marks", "the closing quote"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Benchmarks against bare Flux. Runs inside an instance of one broker, which `__main__.py` starts. Imports flux.
+"""Benchmarks against bare Flux, with the store that the service has there, the KVS. Runs inside an instance of one broker, which `__main__.py` starts. Imports flux.
 
 What both sides did is read from one source, the times that job-list has of the instance's jobs; nothing else runs in
 it. Jobs have mock execution (no process), the same jobspec on both sides but for the key, and end before the next
@@ -270,16 +270,19 @@ def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def run(names: List[str], repetitions: int, jobs: int) -> int:
+def run(names: List[str], repetitions: int, sizes: Dict[str, int]) -> int:
     """Run those benchmarks one after the other, and end the service; 1 if one of them broke."""
+    from t.bench import bounds
+
+    sized = {"bag": bag, "kvs": bounds.kvs, "storm": bounds.storm}
     bench = Bench()
     broken = 0
     progress(f"Flux {bench.handle.attr_get('version')}, {os.cpu_count()} processors")
     for name in names:
         progress(name)
         try:
-            if name == "bag":
-                bag(bench, repetitions, jobs)
+            if name in sized:
+                sized[name](bench, repetitions, sizes[name])
             else:
                 BENCHES[name](bench, repetitions)
         except Exception:

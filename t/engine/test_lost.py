@@ -119,3 +119,20 @@ def test_in_doubt_halts_and_resume_carries_on_without_it(world: Any, events: int
         w.feed(event._replace(t=event.t + 60))
     assert len(w.submits("a")) == 2, "it is not submitted again"
     assert (w.counts()["success"], w.counts()["failed"]) == (1, 1)
+
+
+def test_a_job_of_the_rules_of_the_end_that_is_lost_is_tried_again(world: Any) -> None:
+    """It is to run before the state is final, whatever happens to the instance meanwhile."""
+    w = world([START, rule("end", act("submit", "b"), id="last")], ["a", "b"], by_hand=True)
+    for event in whole_life(w.submits("a")[0].key):
+        w.feed(event)
+    for event in whole_life(w.submits("b")[0].key, id=8)[:6]:
+        w.feed(event)
+    w.feed(JobEvent(w.t + 1, 8, "exception", {"type": "exec", "severity": 0, "note": "node failure on n1 (rank 1)"}))
+    w.feed(JobEvent(w.t + 1, 8, "clean"))
+    assert [s.key.attempt for s in w.submits("b")] == [0, 1]
+    assert w.engine.final is None
+    for event in whole_life(w.submits("b")[1].key, id=9):
+        w.feed(event)
+    assert w.engine.final == "complete"
+    assert (w.counts("b")["success"], w.counts("b")["retried"]) == (1, 1)

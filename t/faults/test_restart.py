@@ -30,8 +30,9 @@ def intents(instance: Any, id: str) -> Tuple[Set[str], Set[str]]:
     assert stored.snapshot is None, "a snapshot hides the log"
     before: Set[str] = set()
     after: Set[str] = set()
-    for first in store._kept[id].log.first:
-        for _, event, caused in store._lines(f"ensemble.{id}.log.{first}"):
+    log = store._kept[id].log
+    for first in log.first:
+        for _, event, caused in store._lines(log.name(first)):
             if event and event[1] == "Frozen":
                 before |= after
                 after = set()

@@ -103,6 +103,7 @@ def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: Fl
     assert not journal._streams
     # all that was submitted ends meanwhile; nothing of it is taken in
     flux_instance.run("flux", "queue", "idle")
+    house.turn(lambda: any("refuses changes" in text for _, text in house.logged))
     size, waiting = house.store._size, len(house.member._outbox)
     end = time.monotonic() + 1.0
     house.turn(lambda: time.monotonic() > end)

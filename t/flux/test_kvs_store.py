@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -46,6 +46,13 @@ class KvsShop(Shop):
             self.handle.reactor_run(flags=lib.FLUX_REACTOR_NOWAIT)
             time.sleep(0.0005)
 
+    def buckets(self, id: str, kind: str) -> Dict[str, List[str]]:
+        """The directories of a kind of line, and the names in each."""
+        assert isinstance(self.store, KvsStore)
+        path = f"ensemble.{id}.{kind}"
+        names = sorted(self.store._list(path), key=int)
+        return {name: sorted(self.store._list(f"{path}.{name}"), key=int) for name in names}
+
     def put(self, key: str, value: Any) -> None:
         """Write a key as it stands there; None unlinks it."""
         from flux.core.inner import raw
@@ -74,11 +81,12 @@ class TestPromise(Promise):
 
 def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop, monkeypatch: Any) -> None:
     monkeypatch.setattr(kvs_store, "SEGMENT", 10)
+    monkeypatch.setattr(kvs_store, "BUCKET", 30)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 96))
     assert isinstance(shop.store, KvsStore)
-    assert len(shop.store._list("ensemble.bbb.log")) == 10
-    assert len(shop.store._list("ensemble.bbb.rows")) == len(shop.store._list("ensemble.bbb.records")) == 10
+    for kind in ("log", "records", "rows"):
+        assert [len(names) for names in shop.buckets("bbb", kind).values()] == [3, 3, 3, 1]
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
     shop.reopen()
     whole = list(range(1, 96))
@@ -88,7 +96,7 @@ def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop,
         assert [one["seq"] for one in shop.store.records("bbb", begin, 3)] == whole[begin : begin + 3]
     shop.store.snapshot("bbb", Snapshot(95, 95, {}))
     shop.commit("bbb", 96)
-    assert shop.store._list("ensemble.bbb.log") == ["96"]
+    assert shop.buckets("bbb", "log") == {"3": ["96"]}, "with its last segment a directory goes"
 
 
 class Faults:
@@ -183,13 +191,13 @@ DAMAGE = {
     "nothing submitted": ("given", None),
     "no name": ("given", json.dumps({"format": 1, "text": "x"})),
     "a newer format": ("given", json.dumps({"format": 99, **given()})),
-    "an event": ("log.1", '[1,[1,"x"],[]]\n[2,[1,\n[3,[1,"x"],[]]\n'),
-    "a gap": ("log.1", '[1,[1,"x"],[]]\n[3,[1,"x"],[]]\n'),
+    "an event": ("log.0.1.lines", '[1,[1,"x"],[]]\n[2,[1,\n[3,[1,"x"],[]]\n'),
+    "a gap": ("log.0.1.lines", '[1,[1,"x"],[]]\n[3,[1,"x"],[]]\n'),
     "a strange key": ("log.x", "1"),
     "a directory": ("snapshot.x", "1"),
     "a snapshot": ("snapshot", '{"number": 1}'),
-    "the last rows": ("rows.0", "[0"),
-    "the last records": ("records.1", '{"seq"'),
+    "the last rows": ("rows.0.0.lines", "[0"),
+    "the last records": ("records.0.1.lines", '{"seq"'),
     "the end": ("end", '{"state": "complete"}'),
 }
 
@@ -218,11 +226,11 @@ def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch:
     monkeypatch.setattr(kvs_store, "SEGMENT", 3)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 8))
-    shop.put("ensemble.bbb.rows.0", "[0,{")
+    shop.put("ensemble.bbb.rows.0.0.lines", "[0,{")
     loaded = shop.loaded()
     assert loaded["bbb"].damaged is None
     assert all_rows(shop.store, "bbb", 10) == [4, 5, 6, 7]
-    assert any("rows.0 cannot be read" in text for _, text in shop.logged)
+    assert any("rows.0.0.lines cannot be read" in text for _, text in shop.logged)
 
 
 def test_it_is_the_primary_namespace_also_within_a_job(shop: KvsShop, monkeypatch: Any) -> None:
@@ -245,6 +253,7 @@ def test_a_store_that_is_closed_keeps_what_was_on_its_way(shop: KvsShop) -> None
 
 def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) -> None:
     monkeypatch.setattr(kvs_store, "SEGMENT", 10)
+    monkeypatch.setattr(kvs_store, "BUCKET", 30)
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 30)
     shop.create("bbb")
@@ -256,7 +265,7 @@ def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) ->
         assert [one["seq"] for one in shop.store.records("bbb", 80, 5)] == [81, 82, 83, 84, 85]
         assert all_rows(shop.store, "bbb", 7) == list(range(1, 101))
         assert shop.loaded()["bbb"].seq == 100
-    assert sorted(map(int, shop.store._list("ensemble.bbb.records"))) == [71, 81, 91]
+    assert shop.buckets("bbb", "records") == {"2": ["71", "81"], "3": ["91"]}
     shop.commit("bbb", 101)
     assert [one["seq"] for one in shop.store.records("bbb", 0, 1)] == [71]
 
@@ -303,3 +312,21 @@ def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
     assert faults.left == 0
     assert told == [True, False]
     assert shop.store._size == 0
+
+
+def test_of_an_ended_one_little_is_read_before_it_is_asked_for(shop: KvsShop, monkeypatch: Any) -> None:
+    shop.create("bbb")
+    shop.commit("bbb", *range(1, 200))
+    shop.wait(lambda done: shop.store.end("bbb", status("complete"), done))
+    looked: List[str] = []
+    plain = KvsStore._lookup
+    monkeypatch.setattr(KvsStore, "_lookup", lambda self, key: (looked.append(key), plain(self, key))[1])
+    stored = shop.loaded()["bbb"]
+    assert stored.status == status("complete")
+    assert set(looked) == {"ensemble.bbb.given", "ensemble.bbb.end"}
+    assert shop.store.row_count("bbb") == 199
+    assert all_rows(shop.store, "bbb", 50) == all_records(shop.store, "bbb", 50) == list(range(1, 200))
+    shop.put("ensemble.bbb.rows.x", "1")
+    shop.reopen()
+    assert shop.store.rows("bbb", 0, 10) == []
+    assert any("records and rows of ensemble bbb cannot be read" in text for _, text in shop.logged)

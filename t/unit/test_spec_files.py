@@ -31,7 +31,7 @@ def test_there_are_the_examples_that_are_promised() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["hello", "backoff", "merge", "grow"])
+@pytest.mark.parametrize("name", ["hello", "backoff", "merge", "custom", "grow"])
 def test_files_of_the_predecessor_load(name: str) -> None:
     loaded = load_file(DATA / f"predecessor-{name}.yaml")
     assert isinstance(loaded, Loaded)
