@@ -95,8 +95,9 @@ class RuleState:
 
     @property
     def limited(self) -> bool:
-        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
-        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
+        """Does `max_firings` end it? It submits, or could for ever set or send what wakes it."""
+        wakes = {"metric": "set", "signal": "signal"}.get(self.rule.trigger)
+        return self.submits or any(action.name == wakes for action in self.rule.actions)
 
     @property
     def keeps_alive(self) -> bool:
