@@ -17,7 +17,7 @@ from ensemble.errors import RecordError, TransitionError
 
 #: states of a job
 SUBMITTING = "submitting"  # an intent: sent, and nothing heard of it
-WITHDRAWN = "withdrawn"  # submitted, then found invalid: the error reply is on its way
+WITHDRAWN = "withdrawn"  # submitted, then found invalid: the answer is on its way
 PENDING = "pending"
 RUNNING = "running"
 FINISHED = "finished"  # all processes have ended, resources not yet free
@@ -30,7 +30,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
     (SUBMITTING, "in-doubt"): (INACTIVE, "in doubt"),
     (PENDING, "submit"): (PENDING, "dated"),
-    (PENDING, "acknowledged"): (PENDING, _NOTHING),
+    (PENDING, "acknowledged"): (PENDING, "answered"),
     (PENDING, "refused"): (PENDING, "doubted"),
     (PENDING, "invalidate"): (WITHDRAWN, "withdrawn"),
     (PENDING, "flux-restart"): (PENDING, _NOTHING),
@@ -41,7 +41,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (PENDING, "lost"): (INACTIVE, "lost"),
     (PENDING, "in-doubt"): (INACTIVE, "in doubt"),
     (WITHDRAWN, "submit"): (WITHDRAWN, _NOTHING),
-    (WITHDRAWN, "acknowledged"): (WITHDRAWN, _NOTHING),
+    (WITHDRAWN, "acknowledged"): (INACTIVE, "refused"),
     (WITHDRAWN, "invalidate"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "exception"): (WITHDRAWN, _NOTHING),
     (WITHDRAWN, "clean"): (WITHDRAWN, _NOTHING),
@@ -71,6 +71,9 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
 }
 #: the events that the table speaks of
 MOVING = frozenset(event for _, event in LIFE)
+
+#: those of a job; an occasion may keep one that has left
+STATES = frozenset(state for state, _ in LIFE) | {INACTIVE}
 
 #: signals that end a process unless it says otherwise: HUP INT QUIT KILL TERM
 FATAL = frozenset({1, 2, 3, 9, 15})
@@ -153,7 +156,7 @@ class Job:
         self.exception: Optional[str] = None
         #: the exception's note, or the reason of a refusal
         self.note: Optional[str] = None
-        #: why the member refused it, once it has, though its `submit` had been seen before
+        #: what to say of it should the queue find it invalid; None until the submission is answered
         self.refusal: Optional[str] = None
         #: which of the ensemble's jobs it was to end, from 1; None until then, and for an attempt that is tried again
         self.ended: Optional[int] = None
@@ -199,7 +202,7 @@ class Job:
         self.result = "failed"
         if self.exception == "timeout":
             self.cause = "timeout"
-        elif self.exception is not None and self._node_lost():
+        elif self.exception is not None and self.node_lost():
             self.cause = "infrastructure"
         elif self.exception == "exec":
             self.cause = "exec"
@@ -223,7 +226,7 @@ class Job:
         self.note = reason
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
-    def _node_lost(self) -> bool:
+    def node_lost(self) -> bool:
         """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
         note = self.note or ""
         if self.exception == "exec" and any(words in note for words in _NOT_TAKEN_UP):
@@ -288,7 +291,7 @@ class Job:
             self = cls(Key.parse(values.pop("key")), values["group"], values["set"])
             for name, value in values.items():
                 setattr(self, name, tuple(value) if name == "entered" else value)
-            if len(state) != len(cls.__slots__) or self.state not in {s for s, _ in LIFE}:
+            if len(state) != len(cls.__slots__) or self.state not in STATES:
                 raise ValueError("not the fields of a job")
         except (TypeError, ValueError, KeyError, AttributeError) as exc:
             raise RecordError(f"this is no state of a job ({exc!r}): {str(state)[:120]}") from exc

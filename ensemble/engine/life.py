@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from ensemble.engine import ending, reports, retries, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record, Urgency
-from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Lost, Refused
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
 from ensemble.errors import InternalError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: refused keys that are remembered, for a `submit` that comes after the refusal
 _REMEMBERED = 1000
+#: of a job that became invalid, where the answer that says why was lost
+_INVALID = "the queue found it invalid"
 
 
 def advance(engine: Engine, job: Job, name: str, event: Event) -> None:
@@ -40,6 +42,8 @@ def identify(engine: Engine, job: Job, id: JobId) -> None:
 
 def _submitted(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
+    if isinstance(event, Acknowledged):
+        _answered(engine, job, event)
     engine.unanswered -= 1
     if not job.key.attempt:
         # a job that is tried again was submitted once, and is pending already
@@ -56,6 +60,11 @@ def _dated(engine: Engine, job: Job, event: Event) -> None:
     job.t_submit = event.t
 
 
+def _answered(engine: Engine, job: Job, event: Event) -> None:
+    """No other answer comes, so what undoes the submission later ends the job."""
+    job.refusal = _INVALID
+
+
 def _doubted(engine: Engine, job: Job, event: Event) -> None:
     """The answer says no and the journal yes. The journal is right, but its `invalidate` may be on its way."""
     job.refusal = event.reason if isinstance(event, Refused) else ""
@@ -68,7 +77,7 @@ def _withdrawn(engine: Engine, job: Job, event: Event) -> None:
 
 def _job_refused(engine: Engine, job: Job, event: Event) -> None:
     withdrawn = job.t_submit is not None
-    reason = event.reason if isinstance(event, Refused) else job.refusal or ""
+    reason = event.reason if isinstance(event, Refused) else job.refusal or _INVALID
     job.refuse(engine.t, reason)
     if withdrawn or job.key.attempt:
         engine.tally.bump(job.group, "pending", -1)
@@ -243,6 +252,7 @@ def _record(engine: Engine, job: Job, event: str) -> None:
 _STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
     "submitted": _submitted,
     "dated": _dated,
+    "answered": _answered,
     "doubted": _doubted,
     "withdrawn": _withdrawn,
     "refused": _job_refused,

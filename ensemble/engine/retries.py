@@ -2,11 +2,12 @@
 """Attempts that ended badly and are tried again: which, when, and those that wait for their time.
 
 Law of this file: called by `Engine.handle` alone, on its way. There are two budgets. A loss for no fault of the job
-(cause `infrastructure`) is made good soon, and counts into `infrastructure` of the set alone; any other end is
-tried again where the set's `causes` name it, after the set's wait, and counts into `max` alone. What a rule or the
-user has ended is never tried again. A job that waits is an unfinished one: it stays pending, keeps its group from
-being complete and the ensemble from ending. When its time has come it goes behind what is held already, so that a
-pause and the limits keep it as they keep other submissions.
+(cause `infrastructure`) counts into `infrastructure` of the set alone; any other end is tried again where the set's
+`causes` name it, after the set's wait, and counts into `max` alone. Where a node was lost the next attempt waits a
+moment too: to the scheduler the node may still be there, and would take it again. What a rule or the user has ended is
+never tried again. A job that waits is an unfinished one: it stays pending, keeps its group from being complete and the
+ensemble from ending. When its time has come it goes behind what is held already, so that a pause and the limits keep
+it as they keep other submissions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Tuple
 
-from ensemble.engine import ending
+from ensemble.engine import acting, ending
 from ensemble.engine.jobs import Job
 from ensemble.engine.submissions import Batch, Which
 from ensemble.errors import RecordError
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 #: the timer for the first of those that wait
 RETRY = "retry:"
-
-#: seconds before a loss is made good: the first, the second, any later one. What took a job from a node that has just
-#: died is not known to the scheduler for a moment, and it would place the next attempt there again, and the one after
-_AFTER_LOSS = (1.0, 10.0, 60.0)
 
 #: how a job ended -> the word of `causes`
 _WORDS = {"exit": "fail", **{word: word for word in spec.CAUSES}}
@@ -94,14 +91,18 @@ class Waiting:
 
 def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
     """The next attempt of a job that has ended, and the seconds until then; None where it is not tried again."""
-    if job.result == "success" or job.ended_by_rule or ending.stopped(engine):
+    # what the rules of the end submitted is to run before the state is final, whatever is lost meanwhile
+    loss_at_end = engine.concluding and job.cause == "infrastructure"
+    if job.result == "success" or job.ended_by_rule or (ending.stopped(engine) and not loss_at_end):
         return None
     retries = engine.groups[job.group][job.set].retries or spec.NONE
     tries, losses, wait = job.tries, job.losses, 0.0
     if job.cause == "infrastructure":
         if losses >= retries.infrastructure:
             return None
-        wait = _AFTER_LOSS[min(max(losses, 0), len(_AFTER_LOSS) - 1)]
+        # also of a job that had not started yet: it had been given that node
+        if job.node_lost():
+            wait = spec.LOSS_WAIT * 2.0 ** min(max(losses, 0), 10)
         losses += 1
     else:
         word = _WORDS.get(job.cause or "")
@@ -129,7 +130,9 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
 
 def put(engine: Engine, batch: Batch, wait: float) -> None:
     """Try it again after that many seconds."""
-    if wait <= 0:
+    if engine.concluding:
+        engine.emit(acting.make_job(engine, batch))
+    elif wait <= 0:
         engine.held.put(batch)
     else:
         engine.waiting.put(engine.t + wait, batch)

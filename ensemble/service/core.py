@@ -165,8 +165,9 @@ class Service:
             self._member.freeze()
             now = self._clock()
             for running in self._running.values():
-                # kept, so that what the shutdown cancels is not taken for the user's will after the restart
-                running.feed(Frozen(now))
+                # kept, so that what the shutdown cancels is not taken for the user's will after the restart;
+                # what happened before this service was there may have been its doing too
+                running.feed(Frozen(now if running.t_heard is None else running.t_heard))
                 running.frozen = True
             if self.active:
                 self._log(syslog.LOG_INFO, f"{reason}; ensembles left as they are: {self.active}")
@@ -186,7 +187,7 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
+            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         seeds = sampling.draw(spec, secrets.randbelow)
@@ -196,7 +197,9 @@ class Service:
         submitter = Submitter(**request.submitter.model_dump())
         try:
             self._member.open(id, spec, submitter, engine.wanted_events)
+            self._member.hear(id, frozenset(engine.book.topics))
         except MemberError as exc:
+            self._member.close(id)
             raise BadRequest(f"{request.file}: {exc}") from None
         given = {
             "version": __version__,

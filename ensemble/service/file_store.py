@@ -8,6 +8,7 @@ writes a file holds a lock on `<rundir>/<id>/lock` from the creation to the end.
 
 A change that the disk refuses (it is full, say) is kept, with all that come behind it in that ensemble, and tried
 again until it is done. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
+Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
 from __future__ import annotations
@@ -77,9 +78,8 @@ class FileStore(Store):
         self._locks: Dict[str, int] = {}
         #: the one that was read last and is not written by us
         self._reading: Optional[Tuple[str, sqlite3.Connection]] = None
-        #: changes that the disk has refused, and those behind them
+        #: changes that the disk has refused, and those behind them; and why it began to
         self._waiting: Dict[str, Deque[Tuple[_Write, Done]]] = {}
-        #: why, the last time that it began to
         self._refused: Dict[str, str] = {}
 
     def trouble(self, id: str) -> Optional[str]:

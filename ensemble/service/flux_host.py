@@ -122,6 +122,7 @@ class FluxHost:
             self._watch_signals()
         try:
             self._service.start()
+            self._look_at_broker()
             ready()
             while not self._why:
                 self._turn()
@@ -332,6 +333,10 @@ class FluxHost:
             return  # the stream ends with the broker; its loss is noticed elsewhere
         future.reset()
         self.handle.rpc("state-machine.get").then(guarded(self.log, self._state_named))
+
+    def _look_at_broker(self) -> None:
+        """An earlier service may have died in a shutdown: know of it before the member delivers anything."""
+        self._state_named(self.handle.rpc("state-machine.get"))
 
     def _state_named(self, answer: Any) -> None:
         try:

@@ -3,7 +3,7 @@
 
 Law of this file: that path, and nothing that touches two ensembles. An event that the engine rejects is dropped and
 told in the ensemble's log; an engine that breaks is quarantined, so that neither the service nor another ensemble is
-hurt by it.
+hurt by it. It has more than 400 lines because each step of that path changes the same state.
 """
 
 from __future__ import annotations
@@ -22,12 +22,24 @@ from ensemble.engine.actions import (
     Finished,
     Kill,
     Record,
+    Resize,
     SetTimer,
     Submit,
     Urgency,
 )
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, Key, Refused, TimerExpired, to_json
+from ensemble.engine.events import (
+    Acknowledged,
+    Event,
+    InDoubt,
+    JobEvent,
+    Key,
+    Recovered,
+    Refused,
+    TimerExpired,
+    Unable,
+    to_json,
+)
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
 from ensemble.members.base import Member, Timer
@@ -74,6 +86,12 @@ class Running:
         self._snapped = 0
         #: why it was quarantined; None for a sound one
         self.broken: Optional[str] = None
+        #: it has ended, and the store has its last line: until then those who watch wait for more
+        self.over = False
+        #: number of the latest event that ended it
+        self._last = 0
+        #: of one taken up again, until the member has told its past: when it was last heard of
+        self.t_heard: Optional[float] = None
         #: the instance goes down: nothing acts any more, be it an event or a timer
         self.frozen = False
         #: submissions that the member has and has not answered; after a quarantine their jobs are cancelled
@@ -103,6 +121,8 @@ class Running:
         if self.frozen:
             then()
             return
+        if isinstance(event, Recovered):
+            self.t_heard = None
         try:
             if self.broken is None:
                 self._take(event, then)
@@ -151,7 +171,8 @@ class Running:
                 if records or rows:
                     self._changed = True
                     self._gather()
-                if ended and self.engine.final is not None:
+                if ended == self._last and self.engine.final is not None:
+                    self.over = True
                     self.calling.stop()
                     self.flush()
                     self._on_end(self)
@@ -159,12 +180,17 @@ class Running:
                 self._quarantine(exc)
 
         self.seq += len(records)
-        # a halted one may be resumed and halt again by one event
-        ended = any(is_end(record) for record in records)
         self.number = number
+        # a halted one may be resumed and halt again, by one event or before the first end is kept
+        ended = number if any(is_end(record) for record in records) else -1
+        self._last = max(self._last, ended)
+        self.over = self.over and self.engine.final is not None
         if rows:
             self.leaving[number] = rows
         self._store.commit(self.id, Commit(number, to_json(event), intents, records, rows), committed)
+        if self.broken is not None or self.engine.final not in (None, "halted"):
+            # nothing follows, and the store may have let go of it
+            return
         # a snapshot costs what is active, and so comes the later the more that is
         if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
             self._snapped = self.number
@@ -175,6 +201,8 @@ class Running:
             return
         if isinstance(action, SetTimer):
             self.set_timer(action.timer, action.at)
+        elif isinstance(action, Resize) and not self._can(action):
+            return
         elif isinstance(action, FOR_MEMBER):
             self._member.perform(self.id, action)
             if isinstance(action, Submit):
@@ -182,14 +210,28 @@ class Running:
         elif isinstance(action, Call):
             self.calling.call(action.call)
 
-    def note(self, lines: List[Record]) -> None:
-        """Keep lines that no event has caused, and show them."""
+    def _can(self, action: Resize) -> bool:
+        """Can the queue do that? If not, the engine hears of it as of any other outcome."""
+        name = "grow" if action.by > 0 else "shrink"
+        if name in self._member.capabilities:
+            return True
+        reason = f"the queue '{self._member.name}' has no way to {name}, so nothing was done"
+        unable = Unable(self.clock(), name, action.cause.rule or "", reason)
+        self._member.call_at(self.clock(), lambda: self.feed(unable))
+        return False
+
+    def note(self, lines: List[Record], then: Callable[[Optional[str]], None] = lambda error: None) -> None:
+        """Keep lines that no event has caused, and show them; `then` is called once they are kept, or cannot be."""
         records = [self._numbered(record, self.seq + n) for n, record in enumerate(lines, 1)]
         self.seq += len(records)
         self.number += 1
-        self._store.commit(self.id, Commit(self.number, [], [], records, []), lambda error: None)
-        self._changed = True
-        self._gather()
+
+        def kept(error: Optional[str]) -> None:
+            self._changed = True
+            self._gather()
+            then(error)
+
+        self._store.commit(self.id, Commit(self.number, [], [], records, []), kept)
 
     def set_timer(self, name: str, at: float) -> None:
         """Deliver `TimerExpired(name)` at `at`; a timer of that name is replaced."""
@@ -224,15 +266,20 @@ class Running:
             Record(now, "error", {"text": self.broken, "rule": None}),
             Record(now, "state", {"state": "failed", "reason": self.broken}),
         ]
-        self.note(last)
         self.calling.stop()
         ids = [job.id for job in self.engine.jobs.values() if job.id is not None]
-        try:
-            for id in ids:
-                self._member.perform(self.id, Cancel(id, _QUARANTINED))
-        finally:
+
+        def buried(error: Optional[str]) -> None:
+            try:
+                for id in ids:
+                    self._member.perform(self.id, Cancel(id, _QUARANTINED))
+            except Exception as exc:
+                self._quarantine(exc)
+            self.over = True
             self.flush()
             self._on_end(self)
+
+        self.note(last, buried)
 
     def _answered(self, event: Event) -> None:
         """Of a quarantined ensemble the jobs that come into being are ended, and with the last one it is put away."""
@@ -242,7 +289,7 @@ class Running:
         if self.broken is not None:
             if not isinstance(event, (Refused, InDoubt)):
                 self._member.perform(self.id, Cancel(event.id, _QUARANTINED))
-            if not self.unanswered:
+            if not self.unanswered and self.over:
                 self._on_end(self)
 
     @property
@@ -368,7 +415,7 @@ class Running:
             self.watchers.remove(watcher)
 
     def _end_streams(self) -> None:
-        if self.engine.final is None:
+        if not self.over:
             return
         for watcher in self.watchers:
             watcher.end()

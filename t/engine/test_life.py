@@ -125,6 +125,24 @@ def test_refused(world: Any, order: List[str]) -> None:
     assert [r["text"] for r in w.records("error")] == ["a job of a was refused: too many nodes"]
 
 
+@pytest.mark.parametrize(
+    "order", [["submit", "invalidate", "ack"], ["submit", "ack", "invalidate"], ["ack", "submit", "invalidate"]]
+)
+def test_an_invalid_job_whose_refusal_was_lost(world: Any, order: List[str]) -> None:
+    """The answer went with its module, and the journal has shown the job: what undoes it ends it, and no one waits."""
+    w = world([START], by_hand=True)
+    key = w.submits()[0].key
+    for n, name in enumerate(order):
+        t = T0 + 1 + n
+        w.feed(
+            Acknowledged(t, key, 7) if name == "ack" else JobEvent(t, 7, name, {}, key if name == "submit" else None)
+        )
+    assert w.engine.final == "failed"
+    (row,) = w.rows()
+    assert (row["id"], row["result"], row["cause"]) == (7, "failed", "refused")
+    assert row["note"] == "the queue found it invalid"
+
+
 def test_once_submit_is_seen_the_journal_outranks_an_error(world: Any) -> None:
     w = world([START], by_hand=True)
     key = w.submits()[0].key
@@ -259,7 +277,6 @@ def test_clean_may_come_without_a_finish(world: Any) -> None:
             w.feed(event)
     (row,) = w.rows()
     assert (row["result"], row["cause"]) == ("retried", "infrastructure")
-    w.step()
     for event in whole_life(w.submits()[1].key, id=8):
         w.feed(event)
     assert w.results() == {"retried": 1, "success": 1}

@@ -367,3 +367,14 @@ def test_a_group_that_a_rule_watches_is_in_the_files_own_hands(world: Any, watch
 def test_a_cancelled_job_is_no_failure(world: Any) -> None:
     w = world([START], plans={"a": Plan(status=15, exception=("cancel", "by hand"))}).run()
     assert w.engine.final == "complete"
+
+
+def test_a_postponed_firing_is_of_a_job_that_may_have_left(world: Any) -> None:
+    """What gave the rule its occasion is kept with it, through a snapshot, and the job is gone by then."""
+    again = rule("job-inactive", act("submit", "b"), id="again", repetitions="unlimited")
+    w = world([rule("start", act("submit", "a")), again], ["a", "b"], limits={"max_firings": 1}).run()
+    assert w.engine.final == "halted"
+    assert w.engine.postponed
+    w.command("resume", limits={"max_firings": 2})
+    w.run()
+    assert len(w.fired("again")) == 2

@@ -122,7 +122,6 @@ def test_lost_while_it_only_waited_costs_nothing_of_either_budget(world: Any) ->
     for id in range(10, 16):
         w.feed(JobEvent(w.t + 1, id, "submit", {}, w.submits()[-1].key))
         w.feed(Lost(w.t + 1, id, "the queue is gone"))
-        w.step()
     assert len(w.submits()) == 7
     for event in whole_life(w.submits()[-1].key, EXIT1, id=20):
         w.feed(event._replace(t=event.t + 100))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
+import time
 from typing import Any, Iterator, List
 
 import pytest
@@ -21,7 +22,7 @@ except ImportError as exc:
 
 from _flux._core import lib
 
-from ensemble.engine.events import Acknowledged, JobEvent, Refused
+from ensemble.engine.events import Acknowledged, InDoubt, JobEvent, Key, Lost, Recovered, Refused
 from t.contract.flux_driver import FluxDriver
 from t.flux_instance import FluxInstance, running
 
@@ -185,3 +186,30 @@ def test_cancel_waits_for_the_job_manager(driver: FluxDriver) -> None:
         run("flux", "module", "load", name)
     driver.wait_event(held, "clean")
     assert [done.error for done in driver.done(held)] == [None]
+
+
+class Successor(FluxDriver):
+    """Takes up an ensemble whose one job Flux does not have."""
+
+    KEY = Key("e1", "r", 1, 0, 0)
+
+    def begin(self) -> None:
+        self.open("e1", MOCK)
+        self.member.recover("e1", {1 << 40: self.KEY}, [], time.time())
+        super().begin()
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_known_job_that_is_not_there(instance: FluxInstance, purged: bool) -> None:
+    """Where nothing was purged it never lasted, and is tried again; else nobody can tell whether it ran."""
+    if purged:
+        instance.run("flux", "run", "true")
+        instance.run("flux", "job", "purge", "--force", "--num-limit=0")
+        end = time.monotonic() + 60
+        # job-list follows the job manager at its own pace
+        while json.loads(instance.run("flux", "job", "stats").stdout)["inactive_purged"] == 0:
+            assert time.monotonic() < end
+    driver = Successor(instance=instance)
+    driver.wait_for(lambda: driver.of(Recovered))
+    driver.member.stop()
+    assert [type(event) for _, event in driver.delivered] == [InDoubt if purged else Lost, Recovered]

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""A store that is behind, and a service that comes back behind others: ends, and what is told of a shutdown."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from ensemble.engine.engine import Engine
+from ensemble.engine.events import Frozen, JobEvent, Recovered, to_json
+from ensemble.service.store import Commit, Done, MemoryStore, Snapshot
+from t.unit.fake_member import T0, THREE, House
+
+
+def test_a_stream_ends_behind_the_last_line_and_not_before_it_is_stored() -> None:
+    store = Behind()
+    house = House(store)
+    id = house.submit(THREE)
+    reply = house.watch(id)
+    for number in range(3):
+        store.late = number == 2
+        house.member.run(id, house.member.submit(id, number))
+        # those who watch are sent lines in between
+        house.member.advance(1)
+    assert not reply.ended, "its last lines are not stored"
+    assert not house.watch(id, caller="another").ended
+    store.catch_up()
+    assert reply.ended
+    assert reply.records[-1]["state"] == "complete"
+    assert [r["seq"] for r in reply.records] == list(range(1, len(reply.records) + 1))
+
+
+def test_a_stream_of_a_quarantined_one_ends_with_the_reason(monkeypatch: Any) -> None:
+    store = Behind()
+    house = House(store)
+    id = house.submit(THREE)
+    job = house.member.submit(id)
+    reply = house.watch(id)
+    store.late = True
+    monkeypatch.setattr(Engine, "handle", lambda engine, event: 1 // 0)
+    house.member.run(id, job)
+    assert not reply.ended
+    assert house.member.cancels(id) == [], "nothing is done before it is stored"
+    store.catch_up()
+    assert reply.ended
+    assert reply.records[-1]["state"] == "failed"
+    assert house.member.cancels(id) == [job]
+
+
+def test_no_snapshot_is_taken_of_what_has_ended(monkeypatch: Any) -> None:
+    """The store may have let go of it, and would try for ever."""
+    monkeypatch.setattr("ensemble.service.running._SNAPSHOT", 1)
+    store = Behind()
+    house = House(store)
+    id = house.submit(THREE)
+    for number in range(3):
+        house.member.run(id, house.member.submit(id, number))
+    assert house.status(id)["state"] == "complete"
+    assert store.snapshots
+    assert all(one.state["final"] is None for one in store.snapshots)
+
+
+class Behind(MemoryStore):
+    """Writes late when told to: what is not done cannot be read either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = False
+        self.waiting: List[Any] = []
+        self.snapshots: List[Snapshot] = []
+
+    def commit(self, id: str, commit: Commit, done: Done) -> None:
+        if self.late:
+            self.waiting.append((id, commit, done))
+        else:
+            super().commit(id, commit, done)
+
+    def snapshot(self, id: str, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+    def catch_up(self) -> None:
+        while self.waiting:
+            super().commit(*self.waiting.pop(0))
+
+
+def test_what_a_shutdown_cancelled_before_the_service_was_back_is_no_will_of_the_user() -> None:
+    """It died in the shutdown, and the next one is told of the shutdown only once it is there."""
+    store = Logging()
+    house = House(store)
+    id = house.submit(THREE)
+    job = house.member.submit(id)
+    house.member.tell(id, JobEvent(T0 + 1, job, "start"))
+    again = House(store)
+    again.member.advance(60)
+    again.service.freeze("the instance is shutting down")
+    assert store.events[id][-1][1] == to_json(Frozen(T0 + 1)), "since it was last heard of, and not since now"
+    third = House(store)
+    third.member.advance(60)
+    third.member.tell(id, Recovered(T0 + 50))
+    third.service.freeze("the instance is shutting down")
+    assert store.events[id][-1][1] == to_json(Frozen(T0 + 60)), "the past had been told"
+
+
+class Logging(MemoryStore):
+    """Keeps the events, so that a next service takes up from here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: Dict[str, List[Any]] = {}
+
+    def commit(self, id: str, commit: Commit, done: Done) -> None:
+        self.events.setdefault(id, []).append((commit.number, commit.event))
+        self._stored[id].events = list(self.events[id])
+        super().commit(id, commit, done)
