@@ -475,7 +475,7 @@ class Story:
         due: Dict[Any, float] = {}
         if self.service is not None and self.world.now > self.disk.refuses_until + 5:
             for running in self.service._running.values():
-                if running.frozen or running.engine.final is not None:
+                if running.frozen or running.engine.final is not None or self._is_writing(running.id):
                     continue
                 for timer, at in running.engine.timers.items():
                     if at < self.world.clock():
@@ -488,6 +488,10 @@ class Story:
         for what, since in self._due.items():
             if self.world.now - since > _LATE:
                 raise Violation(f"for {self.world.now - since:g} s this has been due: {what}")
+
+    def _is_writing(self, id: str) -> bool:
+        """Does what the engine asked for wait for the store?"""
+        return isinstance(self._store, SimStore) and self._store.is_writing(id)
 
     def _judge(self, user: _User) -> Outcome:
         """Hold what the service told against the log, the queue, and what its user saw."""
