@@ -126,3 +126,17 @@ def check_answers(status: Dict[str, Any], records: List[Dict[str, Any]], rank: s
     assert "4 of second" in lines
     assert lines.count("second runs") == 1
     assert lines[-1] == f"handle {rank}"
+
+
+def check_example(rows: List[Dict[str, Any]], records: List[Dict[str, Any]]) -> None:
+    """Ten generations of twenty, each from the scores of the one before, which the jobs themselves reported."""
+    assert len(rows) == 200
+    for row in rows:
+        x, y = row["params"]["x"], row["params"]["y"]
+        assert abs(row["values"]["score"] - ((x - 1.5) ** 2 + (y + 0.5) ** 2)) < 1e-3 * (1 + row["values"]["score"])
+    lines = texts(records, "log")
+    assert [line.split(",")[0] for line in lines[:-1]] == [f"generation {n}: 20 scores" for n in range(1, 11)]
+    best = [float(line.split()[-1]) for line in lines[:-1]]
+    assert best == sorted(best, reverse=True)
+    assert best[-1] < 0.05 < best[0]
+    assert lines[-1].startswith("200 trials, the best score is ")

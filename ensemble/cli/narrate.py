@@ -86,7 +86,9 @@ class Narrator:
         # of a refused job an error record has told already
         if event != "finish" or result != "failed" or record.get("cause") == "refused":
             if self._debug:
-                yield self._line("plain", record, f"{name}: {event}{f' ({result})' if result else ''}")
+                yield self._line(
+                    "plain", record, f"{name}: {event}{f' ({result})' if result else ''}{_reported(record)}"
+                )
             return
         told = self._failures[group] = self._failures.get(group, 0) + 1
         if told <= TOLD_FAILURES or self._debug:
@@ -132,6 +134,11 @@ def action_text(record: Dict[str, Any]) -> str:
     return " ".join(words)
 
 
+def _reported(record: Dict[str, Any]) -> str:
+    """The values of a report, which a file with `logging.debug` has in its records."""
+    return "".join(f" {name}={x:.6g}" for name, x in (record.get("values") or {}).items())
+
+
 def why(job: Dict[str, Any]) -> str:
     """Why a job did not succeed, from a `job` record or a JOB."""
     cause, code, signal, text = (job.get(key) for key in ("cause", "exit_code", "signal", "text"))
@@ -156,7 +163,7 @@ def log_line(record: Dict[str, Any], when: str) -> str:
     elif kind == "job":
         result = record.get("result")
         ended = f" {result}" if result else ""
-        ended += f": {why(record)}" if result in ("failed", "cancelled") else ""
+        ended += f": {why(record)}" if result in ("failed", "cancelled") else _reported(record)
         text = f"{record.get('job') if record.get('job') is not None else '-'} {record.get('group')} {record.get('event')}{ended}"
     elif kind == "submitted":
         text = f"{record.get('name')} ({record.get('id')}) from {record.get('file')}"

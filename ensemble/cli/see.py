@@ -148,9 +148,11 @@ def jobs(args: Namespace) -> int:
 
 
 def _with_parameters(found: List[Dict[str, Any]]) -> Dict[str, Named]:
-    """The formats of jobs, with a column for each parameter in those that list what a job is."""
-    names = dict.fromkeys(name for job in found for name in job.get("params") or {})
-    columns = "".join(f" +:{{params.{name}:>1h}}" for name in names)
+    """The formats of jobs, with a column for each parameter and value in those that list what a job is."""
+    columns = ""
+    for part, spec in (("params", ">1h"), ("values", ">1.6gh")):
+        names = dict.fromkeys(name for job in found for name in job.get(part) or {})
+        columns += "".join(f" +:{{{part}.{name}:{spec}}}" for name in names)
     return {
         name: named if name == "output" else named._replace(format=named.format.replace(_JOB, _JOB + columns))
         for name, named in JOB_FORMATS.items()

@@ -22,6 +22,9 @@ JobId = int
 #: The events of RFC 21 that the engine itself needs; the rest is fetched only where a rule asks for it.
 BASE_EVENTS = ("submit", "invalidate", "start", "finish", "exception", "clean", "flux-restart")
 
+#: A member that is asked for this beside job events tells of changes of its nodes (`Resources`).
+RESOURCES = "resources"
+
 #: Every job event of RFC 21 by name.
 JOB_EVENTS = (
     "submit",
@@ -142,6 +145,31 @@ class InDoubt(NamedTuple):
     reason: str
 
 
+class Resources(NamedTuple):
+    """Nodes of the queue have changed. `name` is up, down, drain or undrain; `ranks` an idset."""
+
+    t: float
+    name: str
+    ranks: str
+
+
+class Counted(NamedTuple):
+    """What a `Look` has found: `nodes` and `cores`, each with up, down, free and allocated, and `queue` with pending and
+    running. What could not be told is left out."""
+
+    t: float
+    counts: Dict[str, Any] = {}
+
+
+class Unable(NamedTuple):
+    """The queue has no way to do what that rule asked for; `reason` is a sentence."""
+
+    t: float
+    action: str
+    rule: str
+    reason: str
+
+
 class Frozen(NamedTuple):
     """The instance is going down: what is cancelled from here on is not the user's will."""
 
@@ -163,7 +191,7 @@ class Command(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A job reports values: variable to a number, or to a list of numbers in their order.
+    """A job reports values: variable to a number.
 
     What is not finite is a string. `id` names the report for ever: SOURCE:N, N a whole number that grows for each
     source, or a word of its own.
@@ -173,6 +201,20 @@ class Report(NamedTuple):
     key: Key
     values: Dict[str, Any]
     id: str
+
+
+class Printed(NamedTuple):
+    """Values were found in the output of a job: of each line where it begins in its source, and the values.
+
+    A line may be told again, under the same offset; the offsets of one source grow. `note` is '' or a sentence for
+    the ensemble's log.
+    """
+
+    t: float
+    key: Key
+    source: str
+    lines: List[Any]
+    note: str = ""
 
 
 class Signal(NamedTuple):
@@ -210,7 +252,11 @@ Event = Union[
     Recovered,
     Answered,
     Report,
+    Printed,
     Signal,
+    Resources,
+    Counted,
+    Unable,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]
@@ -222,7 +268,15 @@ def to_json(event: Event) -> List[Any]:
     return [FORMAT, type(event).__name__, *fields]
 
 
-_KINDS: Dict[str, Any] = {"id": int, "key": Key, "context": dict, "data": dict, "values": dict}
+_KINDS: Dict[str, Any] = {
+    "counts": dict,
+    "id": int,
+    "key": Key,
+    "context": dict,
+    "data": dict,
+    "values": dict,
+    "lines": list,
+}
 _NAMED = (Report, Signal)
 _MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
 

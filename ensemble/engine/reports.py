@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
-from ensemble.engine.events import Report
+from ensemble.engine.events import Key, Printed, Report
 from ensemble.engine.jobs import PENDING, RUNNING, SUBMITTING, Job
 from ensemble.engine.occasion import Occasion
 
@@ -61,29 +61,38 @@ def refusal(engine: Engine, key: Any) -> Optional[str]:
 
 def take(engine: Engine, event: Report) -> None:
     """A job has reported values."""
-    if refusal(engine, event.key) is not None:
+    _consume(engine, event.key, ((event.id, event.values),))
+
+
+def printed(engine: Engine, event: Printed) -> None:
+    """Values were found in lines of a job's output."""
+    job = engine.jobs.get(event.key)
+    if event.note and job is not None:
+        engine.record("error", text=f"a job of {job.group}: {event.note}", job=job.id)
+    _consume(engine, event.key, [(f"{OUTPUT}{event.source}:{offset}", values) for offset, values in event.lines])
+
+
+def _consume(engine: Engine, key: Key, found: Sequence[Tuple[str, Dict[str, Any]]]) -> None:
+    if refusal(engine, key) is not None:
         return
-    job = engine.jobs[event.key]
+    job = engine.jobs[key]
     if job.reported is None:
         job.reported = {"seen": {}, "read": {}, "n": {}}
-    if event.id.startswith(OUTPUT):
-        again = told_before(job.reported["read"], event.id, engine.t, math.inf)
-    else:
-        again = told_before(job.reported["seen"], event.id, engine.t)
-    if again:
-        return
-    data: Dict[str, Any] = {}
-    for variable, given in event.values.items():
-        last = None
-        for value in given if isinstance(given, (list, tuple)) else (given,):
+    for id, values in found:
+        if id.startswith(OUTPUT):
+            again = told_before(job.reported["read"], id, engine.t, math.inf)
+        else:
+            again = told_before(job.reported["seen"], id, engine.t)
+        if again:
+            continue
+        data: Dict[str, Any] = {}
+        for variable, value in values.items():
             x = number(value)
             if engine.tally.reported(job.group, variable, x) and x is not None:
                 keep(engine, job, variable, x)
-                last = x
-        if last is not None:
-            data[variable] = last
-    if data:
-        _tell(engine, job, data)
+                data[variable] = x
+        if data:
+            _tell(engine, job, data)
 
 
 def number(value: Any) -> Optional[float]:

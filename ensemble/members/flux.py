@@ -21,22 +21,28 @@ import flux
 from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import RESOURCES, Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
+from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
+from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
+from ensemble.members.flux_resources import ResourceWatch
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
+from ensemble.members.output import Loop, Outputs
 from ensemble.spec.models import Spec
 
 #: seconds of delivering in one turn of the reactor
 _SLICE = 0.02
 #: templates kept for overrides of one ensemble
 _MAX_TEMPLATES = 256
+#: what reads the output of jobs
+_READER = "ensemble.members.flux_output_reader"
 #: seconds for an answer
 _PATIENCE = 15.0
 
@@ -120,13 +126,18 @@ class FluxMember(Member):
             journal,
             self._internal,
             self._log,
-            self._pass_on,
-            self._post,
+            self._told,
+            self._told_of_past,
             self._seen,
             self._ready,
             self._past,
             self._missing,
         )
+        loop = Loop(self.watch, self._internal.after)
+        self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
+        self._reading = FluxOutput(self._outputs, self._journal, self._post)
+        self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
+        self._resources = ResourceWatch(self.handle, self._internal, clock, self._log, self._post)
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -145,7 +156,9 @@ class FluxMember(Member):
                 self._template(ensemble, opened, Submit(Key(ensemble, "", 0, 0, 0), group, number))
         self._open[ensemble] = opened
         self._requests.open(ensemble)
-        self._journal.open(ensemble, events)
+        self._journal.open(ensemble, events - {RESOURCES}, self._reading.open(ensemble, spec))
+        if RESOURCES in events:
+            self._resources.open(ensemble, self._clock())
 
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service, whose name this process has registered by now.
@@ -153,6 +166,7 @@ class FluxMember(Member):
         The broker has then read all that the dead one sent, so that an inquiry after the doubtful ones tells.
         """
         self._known[ensemble] = dict(known), t
+        self._resources.since(ensemble, t)
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
             made = self._template(ensemble, self._open[ensemble], one)
@@ -162,7 +176,9 @@ class FluxMember(Member):
 
     def want(self, ensemble: str, events: FrozenSet[str]) -> None:
         """Follow more events; submissions wait until they are covered."""
-        self._journal.want(ensemble, events)
+        self._journal.want(ensemble, events - {RESOURCES})
+        if RESOURCES in events:
+            self._resources.open(ensemble, self._clock())
 
     def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
         """Call back from the reactor."""
@@ -170,7 +186,7 @@ class FluxMember(Member):
         return _Watch(self.handle.fd_watcher_create(fd, guarded(self._log, lambda *_: callback()), events))
 
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill`, `Urgency` or `Look` of an open ensemble."""
         if isinstance(action, Submit):
             try:
                 made = self._template(ensemble, self._open[ensemble], action)
@@ -180,6 +196,8 @@ class FluxMember(Member):
                 self._requests.submit(ensemble, action.key, made, action.params)
         elif isinstance(action, (Cancel, Kill, Urgency)):
             self._requests.act(ensemble, action)
+        elif isinstance(action, Look):
+            self._resources.look(ensemble)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
 
@@ -203,11 +221,21 @@ class FluxMember(Member):
                 self._draining = True
                 self._internal.after(0.0, self._drain)
 
+    def hear(self, ensemble: str, topics: FrozenSet[str]) -> None:
+        """Deliver the events of these topics on the instance's bus. Raises MemberError if the broker refuses."""
+        try:
+            self._bus.hear(ensemble, topics)
+        except OSError as exc:
+            raise MemberError(f"Flux refuses a subscription to {', '.join(sorted(topics))}: {exc}") from exc
+
     def close(self, ensemble: str) -> None:
         """Forget an ensemble. What was not sent yet is dropped; its jobs are left as they are."""
         self._open.pop(ensemble, None)
+        self._bus.hear(ensemble, frozenset())
+        self._reading.close(ensemble)
         self._requests.close(ensemble)
         self._journal.close(ensemble)
+        self._resources.close(ensemble)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call back from the reactor at `when`, or at once if that is past."""
@@ -217,7 +245,10 @@ class FluxMember(Member):
         """Stop delivering. Jobs go on."""
         self._deliver = None
         self._requests.stop()
+        self._bus.stop()
+        self._outputs.stop()
         self._journal.stop()
+        self._resources.stop()
         self._internal.stop()
         self._timers.stop()
         self._open.clear()
@@ -282,6 +313,14 @@ class FluxMember(Member):
 
     def _ready(self, ensemble: str) -> None:
         self._requests.release(ensemble)
+
+    def _told(self, ensemble: str, event: JobEvent) -> None:
+        if not self._reading.takes(ensemble, event):
+            self._pass_on(ensemble, event)
+
+    def _told_of_past(self, ensemble: str, event: JobEvent) -> None:
+        if not self._reading.takes(ensemble, event):
+            self._post(ensemble, event)
 
     def _pass_on(self, ensemble: str, event: Event) -> None:
         """Deliver, behind what waits already."""

@@ -70,10 +70,12 @@ _MAX_OUTPUTS = 1000
 class _Watched:
     """An open ensemble."""
 
-    __slots__ = ("ids", "jobs", "keys", "names", "ready")
+    __slots__ = ("ids", "jobs", "keys", "names", "reads", "ready")
 
-    def __init__(self, names: FrozenSet[str]) -> None:
+    def __init__(self, names: FrozenSet[str], reads: bool) -> None:
         self.names = names
+        #: its jobs' output is read
+        self.reads = reads
         #: of the past only these jobs are told; None for an ensemble that has none
         self.ids: Optional[Set[int]] = None
         self.keys: FrozenSet[Key] = frozenset()
@@ -84,7 +86,7 @@ class _Watched:
 class _Job:
     """One of our jobs that is not clean yet."""
 
-    __slots__ = ("clean", "ensemble", "key", "last", "output", "told", "watched")
+    __slots__ = ("about", "clean", "ensemble", "key", "last", "output", "told", "watched")
 
     def __init__(self, ensemble: str, key: Key, output: Optional[str], watched: _Watched) -> None:
         self.ensemble = ensemble
@@ -93,6 +95,8 @@ class _Job:
         self.told = self.clean = False
         self.output = output
         self.watched = watched
+        #: its key and the system's part of its jobspec, where its output is read
+        self.about: Optional[Tuple[Key, Dict[str, Any]]] = None
         #: time of its last event that was passed on
         self.last = float("-inf")
 
@@ -171,9 +175,9 @@ class Journal:
         self._handler.start()
         self._connect()
 
-    def open(self, ensemble: str, names: FrozenSet[str]) -> None:
-        """Pass on the events of this ensemble: BASE_EVENTS and `names`."""
-        self._open[ensemble] = _Watched(_BASE | names)
+    def open(self, ensemble: str, names: FrozenSet[str], reads: bool = False) -> None:
+        """Pass on the events of this ensemble: BASE_EVENTS and `names`. With `reads` jobs are known by `about`."""
+        self._open[ensemble] = _Watched(_BASE | names, reads)
         if self._handler is not None:
             self._cover()
 
@@ -248,6 +252,11 @@ class Journal:
         self._held = False
         if self._handler is not None:
             self._connect()
+
+    def about(self, id: int) -> Optional[Tuple[Key, Dict[str, Any]]]:
+        """The key and `attributes.system` of a job that is not clean yet, of an ensemble opened with `reads`."""
+        job = self._known.get(id)
+        return job.about if job else None
 
     def stop(self) -> None:
         """Listen no more."""
@@ -478,6 +487,9 @@ class Journal:
             if end is not None and end < self._newest - _SLACK:
                 return None
         job = _Job(key.ensemble, key, output_of(attributes["system"], id), watched)
+        if watched.reads:
+            system = attributes["system"]
+            job.about = key, {name: system.get(name) for name in ("cwd", "job", "shell")}
         self._known[id] = job
         watched.jobs.add(id)
         return job

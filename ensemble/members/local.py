@@ -14,6 +14,8 @@ What Flux refuses or ignores on one node without queues and accounting is refuse
 or gpus than there are, and any `queue`, are refused; `bank`, `shell` and `attributes` change nothing. Output goes to
 RUNDIR/<ensemble>/<group>-<id>.out unless the file says otherwise; in paths `{{id}}`, `{{jobid}}`, `{{name}}`,
 `{{size}}` and `{{taskid}}` are filled in. A finished job leaves four bytes behind, for `where`.
+
+It has more than 400 lines because jobs, their queue and their events are one state that no part owns alone.
 """
 
 from __future__ import annotations
@@ -28,18 +30,32 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import (
+    Acknowledged,
+    ActionDone,
+    Counted,
+    Event,
+    JobEvent,
+    JobId,
+    Key,
+    Lost,
+    Recovered,
+    Refused,
+)
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
 from ensemble.members.local_process import LauncherProcess
+from ensemble.members.output import Loop, Outputs
 from ensemble.spec.models import Spec
 
 #: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
 KILL_TIMEOUT = 5.0
 #: seconds of deliveries before the loop gets its turn
 _SLICE = 0.005
+#: seconds that the clock of files may lie behind ours
+_SKEW = 2.0
 #: number of the set of a job of an earlier queue
 _UNKNOWN = 0xFFFFFFFF
 
@@ -108,6 +124,8 @@ class LocalMember(Member):
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
         self._scheduling = False
+        loop_of = Loop(self.watch, lambda seconds, call: _Timer(self.loop, time.time() + seconds, call))
+        self._outputs = Outputs(loop_of, lambda level, text: None, self._put)
 
     def start(self, deliver: Deliver) -> None:
         try:
@@ -173,6 +191,8 @@ class LocalMember(Member):
             self._act(ensemble, action, self._kill)
         elif isinstance(action, Urgency):
             self._act(ensemble, action, self._urge)
+        elif isinstance(action, Look):
+            self._put(ensemble, Counted(time.time(), self._counts()))
         else:
             raise MemberError(f"the local queue cannot perform {type(action).__name__}")
 
@@ -187,6 +207,7 @@ class LocalMember(Member):
         for job in self._jobs.values():
             if job.limit is not None:
                 job.limit.cancel()
+        self._outputs.stop()
         self._jobs.clear()
         self._ensembles.clear()
         if self._launcher is not None:
@@ -275,10 +296,17 @@ class LocalMember(Member):
             return
         if message["event"] != "finish":
             self._event(job, "start", message["t"])
+            wanted = job.owner.patterns.get(job.set.name)
+            if wanted and message["event"] == "start":
+                self._outputs.follow(job.owner.id, job.id, job.key, wanted, job.files(), message["t"] - _SKEW)
         if message["event"] == "failed":
             self._exception(job, "exec", message["note"])
         if message["event"] != "start":
-            self._end(job, message["status"], message["t"])
+            if self._outputs.follows(job.id):
+                # what it has printed counts before its end does
+                self._outputs.end(job.id, lambda: self._end(job, message["status"], message["t"]))
+            else:
+                self._end(job, message["status"], message["t"])
         elif job.duration > 0:
             job.limit = self.loop.call_later(job.duration, self._time_out, job)
 
@@ -291,7 +319,9 @@ class LocalMember(Member):
     def _end(self, job: Job, status: int, t: Optional[float] = None) -> None:
         if job.limit is not None:
             job.limit.cancel()
-        del self._jobs[job.id]
+        if self._jobs.pop(job.id, None) is None:
+            return
+        self._outputs.forget(job.id)
         self._free += job.cores
         self._event(job, "finish", t, status=status)
         self._event(job, "release", ranks="all", final=True)
@@ -346,6 +376,15 @@ class LocalMember(Member):
         if job.admitted:
             self._queue_up(job)
         return None
+
+    def _counts(self) -> Dict[str, Dict[str, int]]:
+        """One node, this machine, and whose jobs there are: all that are this queue's."""
+        running = sum(job.state != PENDING for job in self._jobs.values())
+        return {
+            "nodes": {"up": 1, "down": 0, "free": int(not running), "allocated": int(running > 0)},
+            "cores": {"up": self.cores, "down": 0, "free": self._free, "allocated": self.cores - self._free},
+            "queue": {"pending": len(self._jobs) - running, "running": running},
+        }
 
     def _signal(self, job: Job, number: int, grace: Optional[float]) -> None:
         if self._launcher is not None:

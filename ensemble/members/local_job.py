@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Mapping, Optional
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional
 
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import BASE_EVENTS, JobId
@@ -18,6 +18,7 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
 from ensemble.spec import templates
 from ensemble.spec.models import JobSet, Spec
+from ensemble.spec.reports import declared, patterns
 from ensemble.spec.templates import PARAM
 
 #: an argument of execve(2) is shorter than this on Linux, its NUL included
@@ -54,6 +55,8 @@ class OpenEnsemble:
         self.environment = environment or {}
         self.events = frozenset(BASE_EVENTS) | events
         self.groups = spec.groups
+        #: what is looked for in the output of a group's jobs: variable to expression
+        self.patterns = {group: patterns(declared(sets)) for group, sets in self.groups.items()}
         #: all sets of the file, and where among them each group's begin
         self.sets = tuple(job for sets in self.groups.values() for job in sets)
         self.first: Dict[str, int] = {}
@@ -132,6 +135,14 @@ class Job:
         if self.set.queue is not None:
             return f"'{self.set.queue}' is not a valid queue, the local queue has no named ones: leave out queue"
         return None
+
+    def files(self) -> List[str]:
+        """The files that its output and error go to."""
+        request = self.request()
+        names = [
+            task[stream] for task in request["tasks"] for stream in ("output", "error") if task[stream] is not None
+        ]
+        return list(dict.fromkeys(os.path.join(request["cwd"], name) for name in names))
 
     def request(self) -> Dict[str, Any]:
         """What the launcher must know to run it."""

@@ -33,15 +33,18 @@ class Calling:
         self._functions: Optional[Functions] = None
         #: job events that the member was asked for beyond BASE_EVENTS
         self.followed = running.engine.wanted_events
+        self.heard = frozenset(running.engine.book.topics)
 
     def follow(self) -> None:
         """Rules that functions have added may wait for other events than those before them: ask for these too."""
         running = self._running
-        if running.engine.wanted_events == self.followed:
+        topics = frozenset(running.engine.book.topics)
+        if (running.engine.wanted_events, topics) == (self.followed, self.heard):
             return
-        self.followed = running.engine.wanted_events
+        self.followed, self.heard = running.engine.wanted_events, topics
         try:
             self._member.want(running.id, self.followed)
+            self._member.hear(running.id, self.heard)
         except MemberError as exc:
             running.note([Record(running.clock(), "error", {"text": str(exc), "rule": None})])
 

@@ -187,7 +187,7 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
+            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         seeds = sampling.draw(spec, secrets.randbelow)
@@ -197,7 +197,9 @@ class Service:
         submitter = Submitter(**request.submitter.model_dump())
         try:
             self._member.open(id, spec, submitter, engine.wanted_events)
+            self._member.hear(id, frozenset(engine.book.topics))
         except MemberError as exc:
+            self._member.close(id)
             raise BadRequest(f"{request.file}: {exc}") from None
         given = {
             "version": __version__,

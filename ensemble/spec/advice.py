@@ -13,11 +13,11 @@ from typing import Collection, Dict, List, Optional, Set, Tuple
 from ensemble.spec import condition, metrics, reading
 from ensemble.spec.expression import Expression
 from ensemble.spec.faults import Report, listed
-from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
+from ensemble.spec.models import JOB_TRIGGERS, RESOURCE_TRIGGERS, Action, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: triggers that fire of themselves
-_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal"))
+_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal", *RESOURCE_TRIGGERS))
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate", "job-retry"))
 _ENDING = frozenset(("stop", "terminate"))
@@ -110,7 +110,7 @@ class _Advice:
 
     def _endless(self) -> None:
         """Rules that have no end and, one by the other, submit for ever, in a file that says nowhere when to stop."""
-        if any(_ends(action) for rule in self._spec.rules for action in rule.actions):
+        if self._spec.asks or any(_ends(action) for rule in self._spec.rules for action in rule.actions):
             return
         limits = self._root.get("limits")
         if limits is not None and limits.value:

@@ -14,11 +14,11 @@ from ensemble.spec import targets
 from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
 from ensemble.spec.models import ACTIONS, NAME, NUMBERS, RESERVED, TITLE, TRIGGERS, Spec
+from ensemble.spec.reports import OF_JOBS
 from ensemble.spec.units import OrExpression
 
 #: a condition where there is no metric that it could speak of
 _EXPRESSION = {"type": "string", "not": {"pattern": r"^\s*([<>=!]|[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*$)"}}
-
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -36,6 +36,11 @@ def schema() -> Dict[str, Any]:
     job["properties"]["retries"]["anyOf"].insert(0, copy.deepcopy(retries["max"]))
     several = {key: retries["causes"].pop(key) for key in ("type", "items")}
     retries["causes"]["anyOf"] = [several, several["items"]]
+
+    variables = job["properties"]["metrics"]
+    variables["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "not": {"enum": sorted(RESERVED | {*OF_JOBS})}}
+    # a variable of which there is nothing to say
+    variables["additionalProperties"] = {"anyOf": [variables["additionalProperties"], {"type": "null"}]}
 
     action["properties"]["name"] = {"enum": list(ACTIONS), "description": "what to do"}
     action["description"] = "One action of a rule; its name says which keys go with it."
@@ -59,6 +64,7 @@ def schema() -> Dict[str, Any]:
         _if("trigger", "metric", {"required": ["name"]}, {"properties": {"when": _EXPRESSION}}),
         _if("trigger", "timer", {"required": ["after"]}, {"properties": {"after": False}}),
         _if("trigger", "heartbeat", {}, {"properties": {"every": False}}),
+        _if("trigger", "signal", {}, {"properties": {"topic": False}}),
     ]
 
     made["properties"]["variables"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "maxLength": 100}

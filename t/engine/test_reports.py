@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 import pytest
 
 from ensemble.engine import reports
-from ensemble.engine.events import Report, from_json, to_json
+from ensemble.engine.events import Printed, Report, from_json, to_json
 from ensemble.engine.snapshot import restore, snapshot
 from ensemble.errors import RecordError
 from ensemble.spec.reports import MOST_VARIABLES
@@ -144,6 +144,19 @@ def test_sources_are_forgotten_in_time_and_those_of_the_output_are_not(world: An
     w.run()
 
 
+def test_each_line_of_the_output_is_a_report_and_counts_once(world: Any) -> None:
+    w = world([START, rule("report", LOG, id="r", name="a.loss", repetitions=9)], [LOSS])
+    key = running(w)
+    w.feed(Printed(w.t, key, "1", [[0, {"loss": 1}], [8, {"loss": 2, "x": "abc"}]]))
+    w.feed(Printed(w.t, key, "2", [[0, {"loss": 3}]]))
+    # read anew, from the beginning
+    w.feed(Printed(w.t, key, "1", [[0, {"loss": 1}], [8, {"loss": 2}], [16, {"loss": 4}]]))
+    assert [r["text"] for r in w.records("rule", rule="r")] == [f"report a.loss = {n}" for n in (1, 2, 3, 4)]
+    assert stats(w)["loss"]["n"] == 4
+    assert stats(w)["x"] == {"n": 0, "refused": 1}
+    w.run()
+
+
 def test_the_memory_of_one_job_has_a_bound(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "SOURCES", 10)
     w = world([START], [LOSS])
@@ -169,12 +182,12 @@ def test_what_is_no_finite_number_is_counted_and_feeds_nothing(world: Any, bad: 
     key = running(w)
     w.engine.handle(Report(w.t, key, {"loss": bad}, "x:1"))
     assert w.fired_rules() == ["start"]
-    if bad != []:
-        assert w.engine.tally.table()["a"]["reported"] == {"loss": {"n": 0, "refused": 1}}
-    put(w, key, "x:2", loss=[1, "nan", 2])
+    assert w.engine.tally.table()["a"]["reported"] == {"loss": {"n": 0, "refused": 1}}
+    put(w, key, "x:2", loss=1)
+    put(w, key, "x:3", loss=2)
     assert stats(w)["loss"]["n"] == 2
     assert stats(w)["loss"]["max"] == 2.0
-    assert len(w.fired("r")) == 1
+    assert len(w.fired("r")) == 2
     w.run()
 
 
@@ -217,7 +230,9 @@ def test_a_variable_that_is_not_declared_is_taken_as_long_as_there_is_room(world
 
 def test_a_report_is_an_event_record() -> None:
     w = World(make_spec([START]))
-    event = Report(1.5, w.submits("a")[0].key, {"loss": [1, 2]}, "x:1")
+    printed = Printed(1.5, w.submits("a")[0].key, "1", [[0, {"loss": 1}], [7, {"loss": "nan"}]])
+    assert from_json(json.loads(json.dumps(to_json(printed)))) == printed
+    event = Report(1.5, w.submits("a")[0].key, {"loss": 1}, "x:1")
     assert from_json(json.loads(json.dumps(to_json(event)))) == event
     record = to_json(event)
     for at, wrong in ((3, None), (4, []), (5, 7)):

@@ -109,3 +109,19 @@ def test_the_service_and_others_go_on_whatever_a_function_does(
     assert ended(flux_instance, other)["state"] == "complete"
     assert service.pid == pid, "it was the same service all the time"
     assert "quarantined" not in flux_instance.run("flux", "dmesg").stdout
+
+
+def test_a_handle_among_all_keywords_is_one(service: Any, flux_instance: Any, tmp_path: Path) -> None:
+    text = """
+jobs: [{name: a, command: "true"}]
+custom: |
+  def f(**kwargs):
+      import flux.core.handle, flux.job
+      handle = kwargs["handle"]
+      print(isinstance(handle, flux.core.handle.Flux), handle.attr_get("size"))
+      print(int(flux.job.submit(handle, flux.job.JobspecV1.from_command(["true"]))) > 0)
+rules: [{trigger: start, action: {name: custom, label: f}}]
+"""
+    id = submit(service, text, tmp_path)
+    assert ended(flux_instance, id)["state"] == "complete", log(flux_instance, id)
+    assert steered.texts(log(flux_instance, id), "log") == ["True 1", "True"]

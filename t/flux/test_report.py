@@ -33,7 +33,8 @@ class Jobs:
         return self.instance.run("flux", "ensemble", *words, check=check, cwd=self.folder, timeout=PATIENCE, **more)
 
     def submit(self, script: str, rules: str = "", **job: Any) -> str:
-        group = json.dumps({"name": "a", "script": script, "output": str(self.folder / "a-{{id}}.out"), **job})
+        keys = {"name": "a", "script": script, "output": str(self.folder / "a-{{id}}.out"), **job}
+        group = json.dumps({key: value for key, value in keys.items() if value is not None})
         text = f"name: it\njobs: [{group}]\nrules:\n  - {{trigger: start, action: {{name: submit, label: a}}}}\n{rules}"
         (self.folder / "it.yaml").write_text(text)
         id = self.ensemble("submit", "it.yaml").stdout.strip()
@@ -164,3 +165,27 @@ def test_a_signal_from_outside(jobs: Jobs) -> None:
     done = jobs.ensemble("signal", id, "enough", check=False)
     assert done.returncode == 1
     assert "has ended" in done.stderr
+
+
+def test_events_of_the_bus(jobs: Jobs) -> None:
+    rules = (
+        "  - {trigger: signal, topic: ens-test.ping, repetitions: unlimited, when: event.data.x > 2, action: {name: log, value: '{event.name} {event.data.x}'}}\n"
+        "  - {trigger: signal, topic: ens-test.e*, action: {name: terminate}}\n"
+    )
+    id = jobs.submit("sleep 300", rules)
+    publish = ("flux", "event", "pub")
+    for topic, data in (
+        ("ens-test.ping", '{"x": 1}'),
+        ("ens-test.ping", '{"x": 3}'),
+        ("ens-test.pingpong", '{"x": 4}'),
+        ("ens-test.ping", ""),
+    ):
+        jobs.instance.run(*publish, topic, *([data] if data else []))
+    # subscriptions are made again by a service that is started again
+    jobs.ensemble("service", "restart")
+    jobs.instance.run(*publish, "ens-test.ping", '{"x": 5, "y": [1]}')
+    jobs.instance.run(*publish, "ens-test.end")
+    status = jobs.end(id)
+    assert status["state"] == "complete"
+    records = [json.loads(line) for line in jobs.ensemble("log", "--json", id).stdout.splitlines()]
+    assert [r["text"] for r in records if r["type"] == "log"] == ["ens-test.ping 3", "ens-test.ping 5"]

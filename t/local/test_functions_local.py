@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
@@ -14,6 +17,7 @@ from t.local.test_resume import Site, site, until
 
 __all__ = ["site"]
 
+TOP = Path(__file__).resolve().parents[2]
 FILE = """
 name: beside
 jobs: [{name: a, command: "true", count: 2}]
@@ -49,6 +53,24 @@ def test_answers(site: Site) -> None:
 def test_generations(site: Site) -> None:
     id = run(site, steered.GENERATIONS)
     steered.check_generations(site.json("status", id), site.json("jobs", id)["jobs"], log(site, id))
+
+
+@pytest.mark.slow
+def test_the_example_of_ten_generations(site: Site) -> None:
+    # its jobs report by the command
+    site.env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = site.run("run", str(TOP / "examples" / "generations.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (id,) = site.kept()
+    steered.check_example(site.json("jobs", id)["jobs"], log(site, id))
+
+
+def test_the_example_of_a_rule_from_a_function(site: Site) -> None:
+    done = site.run("run", str(TOP / "examples" / "rule-from-function.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = site.json("status", "rule-from-function")
+    assert status["groups"]["production"]["success"] == 8
+    assert [rule["id"] for rule in status["rules"]] == ["rule-1", "plan", "too-slow"]
 
 
 def test_a_killed_run_calls_again(site: Site) -> None:
@@ -113,3 +135,12 @@ def test_the_service_goes_on_whatever_a_function_does(site: Site, deed: str) -> 
     id = run(site, text)
     assert site.json("status", id)["groups"]["work"]["success"] == 1
     assert any("function 'evil'" in told for told in steered.texts(log(site, id), "error"))
+
+
+def test_a_file_of_the_predecessor_runs_unchanged(site: Site) -> None:
+    done = site.run("run", str(TOP / "t" / "unit" / "data" / "predecessor-custom.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (id,) = site.kept()
+    assert {g: c["success"] for g, c in site.json("status", id)["groups"].items()} == {"sleep": 2, "echo": 4}
+    lines = steered.texts(log(site, id), "log")
+    assert sorted(lines) == ["count.echo.success metric echo_again 0", "finished True", "finished True"]
