@@ -246,6 +246,7 @@ class Journal:
         for tag in list(self._streams):
             self._cancel(tag)
         self._past.clear()
+        self._reached.clear()
 
     def go_on(self) -> None:
         """Listen again, from where `hold` broke off."""
