@@ -40,6 +40,8 @@ _PLAIN = (
     "end_fired",
     "concluding",
     "idle_seen",
+    "resources",
+    "looking",
     "pending_signals",
     "signals_seen",
     "variables",
