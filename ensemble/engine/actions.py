@@ -64,6 +64,17 @@ class Call(NamedTuple):
     cause: Cause
 
 
+class Look(NamedTuple):
+    """Count the queue's nodes, cores and jobs: `Counted` comes of it."""
+
+
+class Resize(NamedTuple):
+    """Have so many more nodes, or fewer where `by` is negative. `Unable` comes of it where the queue cannot."""
+
+    by: int
+    cause: Cause
+
+
 class SetTimer(NamedTuple):
     """Deliver `TimerExpired(timer)` at `at` (seconds since the epoch). A timer of the same name is replaced."""
 
@@ -88,7 +99,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, Urgency, Call, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, Call, Look, Resize, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
-FOR_MEMBER = (Submit, Cancel, Kill, Urgency)
+FOR_MEMBER = (Submit, Cancel, Kill, Urgency, Look, Resize)

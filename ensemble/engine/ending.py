@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable, Optional
 
-from ensemble.engine import acting, life, verdict
+from ensemble.engine import acting, life, resources, verdict
 from ensemble.engine.jobs import Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
@@ -131,7 +131,7 @@ def stopped(engine: Engine) -> bool:
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
     waiting = engine.held.total or engine.waiting or engine.calls.pending or engine.pending_signals
-    if engine.jobs or waiting or AGAIN in engine.timers:
+    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine):
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")

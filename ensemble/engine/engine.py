@@ -18,17 +18,19 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, ending, life, reports, signals
+from ensemble.engine import acting, asking, calls, ending, life, reports, resources, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
     BASE_EVENTS,
     JOB_EVENTS,
+    RESOURCES,
     Acknowledged,
     ActionDone,
     Answered,
     Begin,
     Command,
+    Counted,
     Event,
     Frozen,
     InDoubt,
@@ -39,8 +41,10 @@ from ensemble.engine.events import (
     Recovered,
     Refused,
     Report,
+    Resources,
     Signal,
     TimerExpired,
+    Unable,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
@@ -52,7 +56,7 @@ from ensemble.engine.tally import Tally
 from ensemble.engine.values import Values
 from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
-from ensemble.spec.models import EVENT_TRIGGERS, STATE_TRIGGERS, Spec
+from ensemble.spec.models import EVENT_TRIGGERS, RESOURCE_TRIGGERS, STATE_TRIGGERS, Spec
 from ensemble.spec.reports import declared
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
@@ -134,6 +138,9 @@ class Engine:
         self.pending_signals: List[List[Any]] = []
         #: sources of signals, see `reports.told_before`
         self.signals_seen: Dict[str, Any] = {}
+        #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
+        self.resources: Dict[str, Dict[str, int]] = {}
+        self.looking = False
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -153,6 +160,9 @@ class Engine:
             Report: lambda event: reports.take(self, event),
             Printed: lambda event: reports.printed(self, event),
             Signal: lambda event: signals.take(self, event),
+            Resources: lambda event: resources.take(self, event),
+            Counted: lambda event: resources.count(self, event),
+            Unable: lambda event: resources.unable(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {
@@ -195,18 +205,25 @@ class Engine:
         self._arm()
         for rule in self.book.rules:
             self._wind(rule)
+        resources.look(self)
         self.occur("start")
 
     def want(self) -> None:
         """Name the job events of RFC 21 that are needed beyond BASE_EVENTS."""
         needed = JOB_EVENTS if self.spec.logging.debug else self.book.on_event
         self.wanted_events = frozenset(needed) - {*BASE_EVENTS}
+        if self.book.names_ranks:
+            # only the allocation tells where a job runs
+            self.wanted_events |= {"alloc"}
+        if resources.wanted(self) or any(self.book.on(trigger) for trigger in RESOURCE_TRIGGERS):
+            self.wanted_events |= {RESOURCES}
 
     def joined(self, rule: RuleState) -> None:
         """A rule was added while the ensemble runs: what it waits for counts from now on."""
         if not ending.stopped(self):
             self._arm()
             self._wind(rule)
+            resources.look(self)
         if rule.rule.trigger == "start":
             self.occasion(rule, Occasion("start"))
         elif rule.rule.when is not None and rule.rule.trigger == "metric":
@@ -347,6 +364,7 @@ class Engine:
             submitted = [j.t_submit for j in jobs if j.state == PENDING and j.t_submit is not None]
             self.tally.aging(group, [self.t - t for t in submitted])
         self.tally.touch("elapsed")
+        resources.look(self)
         if not ending.stopped(self):
             self.set_timer(_HEARTBEAT, self._next(at, self.period))
             beat = Occasion("heartbeat")

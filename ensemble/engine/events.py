@@ -22,6 +22,9 @@ JobId = int
 #: The events of RFC 21 that the engine itself needs; the rest is fetched only where a rule asks for it.
 BASE_EVENTS = ("submit", "invalidate", "start", "finish", "exception", "clean", "flux-restart")
 
+#: A member that is asked for this beside job events tells of changes of its nodes (`Resources`).
+RESOURCES = "resources"
+
 #: Every job event of RFC 21 by name.
 JOB_EVENTS = (
     "submit",
@@ -142,6 +145,31 @@ class InDoubt(NamedTuple):
     reason: str
 
 
+class Resources(NamedTuple):
+    """Nodes of the queue have changed. `name` is up, down, drain or undrain; `ranks` an idset."""
+
+    t: float
+    name: str
+    ranks: str
+
+
+class Counted(NamedTuple):
+    """What a `Look` has found: `nodes` and `cores`, each with up, down, free and allocated, and `queue` with pending and
+    running. What could not be told is left out."""
+
+    t: float
+    counts: Dict[str, Any] = {}
+
+
+class Unable(NamedTuple):
+    """The queue has no way to do what that rule asked for; `reason` is a sentence."""
+
+    t: float
+    action: str
+    rule: str
+    reason: str
+
+
 class Frozen(NamedTuple):
     """The instance is going down: what is cancelled from here on is not the user's will."""
 
@@ -226,6 +254,9 @@ Event = Union[
     Report,
     Printed,
     Signal,
+    Resources,
+    Counted,
+    Unable,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]
@@ -237,7 +268,15 @@ def to_json(event: Event) -> List[Any]:
     return [FORMAT, type(event).__name__, *fields]
 
 
-_KINDS: Dict[str, Any] = {"id": int, "key": Key, "context": dict, "data": dict, "values": dict, "lines": list}
+_KINDS: Dict[str, Any] = {
+    "counts": dict,
+    "id": int,
+    "key": Key,
+    "context": dict,
+    "data": dict,
+    "values": dict,
+    "lines": list,
+}
 _NAMED = (Report, Signal)
 _MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
 

@@ -200,7 +200,7 @@ class Job:
         self.result = "failed"
         if self.exception == "timeout":
             self.cause = "timeout"
-        elif self.exception is not None and self._node_lost():
+        elif self.exception is not None and self.node_lost():
             self.cause = "infrastructure"
         elif self.exception == "exec":
             self.cause = "exec"
@@ -224,7 +224,7 @@ class Job:
         self.note = reason
         self.result, self.cause = ("cancelled", "cancel") if self.doomed else ("failed", "refused")
 
-    def _node_lost(self) -> bool:
+    def node_lost(self) -> bool:
         """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
         note = self.note or ""
         if self.exception == "exec" and ("reattach" in note or "not recoverable" in note):

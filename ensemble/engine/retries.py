@@ -2,11 +2,12 @@
 """Attempts that ended badly and are tried again: which, when, and those that wait for their time.
 
 Law of this file: called by `Engine.handle` alone, on its way. There are two budgets. A loss for no fault of the job
-(cause `infrastructure`) is made good at once, and counts into `infrastructure` of the set alone; any other end is
-tried again where the set's `causes` name it, after the set's wait, and counts into `max` alone. What a rule or the
-user has ended is never tried again. A job that waits is an unfinished one: it stays pending, keeps its group from
-being complete and the ensemble from ending. When its time has come it goes behind what is held already, so that a
-pause and the limits keep it as they keep other submissions.
+(cause `infrastructure`) counts into `infrastructure` of the set alone; any other end is tried again where the set's
+`causes` name it, after the set's wait, and counts into `max` alone. Where a node was lost the next attempt waits a
+moment too: to the scheduler the node may still be there, and would take it again. What a rule or the user has ended is
+never tried again. A job that waits is an unfinished one: it stays pending, keeps its group from being complete and the
+ensemble from ending. When its time has come it goes behind what is held already, so that a pause and the limits keep
+it as they keep other submissions.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
     if job.cause == "infrastructure":
         if losses >= retries.infrastructure:
             return None
+        if job.t_start is not None and job.node_lost():
+            wait = spec.LOSS_WAIT * 2.0 ** min(max(losses, 0), 10)
         losses += 1
     else:
         word = job.cause if job.cause in spec.CAUSES else None

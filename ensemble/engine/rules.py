@@ -95,8 +95,9 @@ class RuleState:
 
     @property
     def limited(self) -> bool:
-        """Does `max_firings` end it? It submits, or could set what wakes it for ever."""
-        return self.submits or (self.rule.trigger == "metric" and any(a.name == "set" for a in self.rule.actions))
+        """Does `max_firings` end it? It submits, or could for ever set or send what wakes it."""
+        wakes = {"metric": "set", "signal": "signal"}.get(self.rule.trigger)
+        return self.submits or any(action.name == wakes for action in self.rule.actions)
 
     @property
     def keeps_alive(self) -> bool:
@@ -200,6 +201,8 @@ class RuleBook:
         self._groups = groups
         #: trigger and group -> numbers; group None is any
         self._by_trigger: Dict[Tuple[str, Optional[str]], List[int]] = {}
+        #: a rule says where a job runs, in whatever key of its
+        self.names_ranks = False
         #: topics on the Flux bus, as the rules write them -> numbers
         self.topics: Dict[str, List[int]] = {}
         for rule in spec.rules:
@@ -239,6 +242,7 @@ class RuleBook:
                 if shown.metric is not None:
                     self.shows.add(shown.metric)
         state = RuleState(number, rule, metric, condition)
+        self.names_ranks = self.names_ranks or "event.job.ranks" in repr(rule)
         self.rules.append(state)
         self.by_id[rule.id] = state
         return state

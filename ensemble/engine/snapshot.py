@@ -39,6 +39,8 @@ _PLAIN = (
     "postponed",
     "concluding",
     "idle_seen",
+    "resources",
+    "looking",
     "pending_signals",
     "signals_seen",
     "variables",

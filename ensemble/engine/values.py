@@ -8,14 +8,16 @@ first word of their paths.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
+from ensemble.engine import resources
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RuleError
 from ensemble.spec import arithmetic
 from ensemble.spec.arithmetic import Maybe, Value
 from ensemble.spec.expression import Expression
-from ensemble.spec.metrics import Metric
+from ensemble.spec.metrics import OF_QUEUE, Metric
 from ensemble.spec.models import NUMBERS, Action
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Values:
         self._engine = engine
         #: first word of a path that names no group -> its value by the second word
         self._groupless: Dict[str, Callable[[str], Any]] = {"ensemble": self._of_ensemble, "var": self._variable}
+        for stat in OF_QUEUE:
+            self._groupless[stat] = partial(resources.value, engine, stat)
 
     def metric(self, metric: Metric) -> Any:
         """The present value of a metric or variable, None while it has none."""

@@ -21,8 +21,8 @@ import flux
 from flux.constants import FLUX_POLLIN, FLUX_POLLOUT
 from flux.core.inner import lib
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import RESOURCES, Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_bus import Bus
@@ -31,6 +31,7 @@ from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import LAST, Journal
 from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
+from ensemble.members.flux_resources import ResourceWatch
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.members.output import Loop, Outputs
@@ -136,6 +137,7 @@ class FluxMember(Member):
         self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
+        self._resources = ResourceWatch(self.handle, self._internal, clock, self._log, self._post)
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -154,7 +156,9 @@ class FluxMember(Member):
                 self._template(ensemble, opened, Submit(Key(ensemble, "", 0, 0, 0), group, number))
         self._open[ensemble] = opened
         self._requests.open(ensemble)
-        self._journal.open(ensemble, events, self._reading.open(ensemble, spec))
+        self._journal.open(ensemble, events - {RESOURCES}, self._reading.open(ensemble, spec))
+        if RESOURCES in events:
+            self._resources.open(ensemble, self._clock())
 
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service, whose name this process has registered by now.
@@ -162,6 +166,7 @@ class FluxMember(Member):
         The broker has then read all that the dead one sent, so that an inquiry after the doubtful ones tells.
         """
         self._known[ensemble] = dict(known), t
+        self._resources.since(ensemble, t)
         self._journal.recover(ensemble, set(known), frozenset(submission.key for submission in doubtful))
         for one in doubtful:
             made = self._template(ensemble, self._open[ensemble], one)
@@ -171,7 +176,9 @@ class FluxMember(Member):
 
     def want(self, ensemble: str, events: FrozenSet[str]) -> None:
         """Follow more events; submissions wait until they are covered."""
-        self._journal.want(ensemble, events)
+        self._journal.want(ensemble, events - {RESOURCES})
+        if RESOURCES in events:
+            self._resources.open(ensemble, self._clock())
 
     def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
         """Call back from the reactor."""
@@ -179,7 +186,7 @@ class FluxMember(Member):
         return _Watch(self.handle.fd_watcher_create(fd, guarded(self._log, lambda *_: callback()), events))
 
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel`, `Kill` or `Urgency` of an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill`, `Urgency` or `Look` of an open ensemble."""
         if isinstance(action, Submit):
             try:
                 made = self._template(ensemble, self._open[ensemble], action)
@@ -189,6 +196,8 @@ class FluxMember(Member):
                 self._requests.submit(ensemble, action.key, made, action.params)
         elif isinstance(action, (Cancel, Kill, Urgency)):
             self._requests.act(ensemble, action)
+        elif isinstance(action, Look):
+            self._resources.look(ensemble)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
 
@@ -226,6 +235,7 @@ class FluxMember(Member):
         self._reading.close(ensemble)
         self._requests.close(ensemble)
         self._journal.close(ensemble)
+        self._resources.close(ensemble)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call back from the reactor at `when`, or at once if that is past."""
@@ -238,6 +248,7 @@ class FluxMember(Member):
         self._bus.stop()
         self._outputs.stop()
         self._journal.stop()
+        self._resources.stop()
         self._internal.stop()
         self._timers.stop()
         self._open.clear()

@@ -30,8 +30,19 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Lost, Recovered, Refused
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import (
+    Acknowledged,
+    ActionDone,
+    Counted,
+    Event,
+    JobEvent,
+    JobId,
+    Key,
+    Lost,
+    Recovered,
+    Refused,
+)
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
@@ -180,6 +191,8 @@ class LocalMember(Member):
             self._act(ensemble, action, self._kill)
         elif isinstance(action, Urgency):
             self._act(ensemble, action, self._urge)
+        elif isinstance(action, Look):
+            self._put(ensemble, Counted(time.time(), self._counts()))
         else:
             raise MemberError(f"the local queue cannot perform {type(action).__name__}")
 
@@ -363,6 +376,15 @@ class LocalMember(Member):
         if job.admitted:
             self._queue_up(job)
         return None
+
+    def _counts(self) -> Dict[str, Dict[str, int]]:
+        """One node, this machine, and whose jobs there are: all that are this queue's."""
+        running = sum(job.state != PENDING for job in self._jobs.values())
+        return {
+            "nodes": {"up": 1, "down": 0, "free": int(not running), "allocated": int(running > 0)},
+            "cores": {"up": self.cores, "down": 0, "free": self._free, "allocated": self.cores - self._free},
+            "queue": {"pending": len(self._jobs) - running, "running": running},
+        }
 
     def _signal(self, job: Job, number: int, grace: Optional[float]) -> None:
         if self._launcher is not None:

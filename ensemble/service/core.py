@@ -187,7 +187,7 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files))[:2]
+            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         seeds = sampling.draw(spec, secrets.randbelow)

@@ -13,7 +13,7 @@ import contextlib
 import importlib.metadata
 from typing import Any, Callable, Dict, Optional
 
-from ensemble.engine.actions import Cancel, Cause, Kill, Submit, Urgency
+from ensemble.engine.actions import Cancel, Cause, Kill, Look, Submit, Urgency
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import from_json
 from ensemble.engine.jobs import FATAL, PENDING, RUNNING
@@ -38,7 +38,7 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
     given = stored.given
-    spec = load(given["text"], given["file"], Beside(given.get("files"))).spec
+    spec = load(given["text"], given["file"], Beside(given.get("files")), can=None).spec
     spec = sampling.seeded(spec, given.get("seeds") or {})
     snapshot = stored.snapshot
     engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
@@ -85,6 +85,8 @@ def take_up(running: Running, member: Member) -> None:
         running.set_timer(name, at)
     for id in list(running.engine.calls.pending):
         running.calling.call(id)
+    if running.engine.looking:
+        member.perform(running.id, Look())
     for job in list(running.engine.jobs.values()):
         if job.id is None or job.state not in (PENDING, RUNNING):
             continue

@@ -22,6 +22,7 @@ from ensemble.engine.actions import (
     Finished,
     Kill,
     Record,
+    Resize,
     SetTimer,
     Submit,
     Urgency,
@@ -36,6 +37,7 @@ from ensemble.engine.events import (
     Recovered,
     Refused,
     TimerExpired,
+    Unable,
     to_json,
 )
 from ensemble.engine.snapshot import snapshot
@@ -199,12 +201,24 @@ class Running:
             return
         if isinstance(action, SetTimer):
             self.set_timer(action.timer, action.at)
+        elif isinstance(action, Resize) and not self._can(action):
+            return
         elif isinstance(action, FOR_MEMBER):
             self._member.perform(self.id, action)
             if isinstance(action, Submit):
                 self.unanswered.add(action.key)
         elif isinstance(action, Call):
             self.calling.call(action.call)
+
+    def _can(self, action: Resize) -> bool:
+        """Can the queue do that? If not, the engine hears of it as of any other outcome."""
+        name = "grow" if action.by > 0 else "shrink"
+        if name in self._member.capabilities:
+            return True
+        reason = f"the queue '{self._member.name}' has no way to {name}, so nothing was done"
+        unable = Unable(self.clock(), name, action.cause.rule or "", reason)
+        self._member.call_at(self.clock(), lambda: self.feed(unable))
+        return False
 
     def note(self, lines: List[Record], then: Callable[[Optional[str]], None] = lambda error: None) -> None:
         """Keep lines that no event has caused, and show them; `then` is called once they are kept, or cannot be."""

@@ -13,11 +13,11 @@ from typing import Collection, Dict, List, Optional, Set, Tuple
 from ensemble.spec import condition, metrics, reading
 from ensemble.spec.expression import Expression
 from ensemble.spec.faults import Report, listed
-from ensemble.spec.models import JOB_TRIGGERS, Action, Rule, Spec
+from ensemble.spec.models import JOB_TRIGGERS, RESOURCE_TRIGGERS, Action, Rule, Spec
 from ensemble.spec.reader import Node
 
 #: triggers that fire of themselves
-_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal"))
+_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal", *RESOURCE_TRIGGERS))
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate", "job-retry"))
 _ENDING = frozenset(("stop", "terminate"))

@@ -41,6 +41,8 @@ KEYS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     "custom": (("label",), ("args", "value")),
     "set": (("label", "value"), ()),
     "signal": (("label",), ("data",)),
+    "grow": ((), ("value",)),
+    "shrink": ((), ("value",)),
 }
 #: ensemble-python took these with any action; they do nothing here
 TOLERATED: Dict[str, Tuple[str, ...]] = {"stop": ("label", "value"), "terminate": ("label", "value")}
@@ -61,6 +63,10 @@ def heartbeat_period(spec: Spec) -> float:
             return HEARTBEAT
         waking = reading.wakes(rule, groups)
         if any(metric.stat == "ensemble" and metric.variable == "elapsed" for metric in waking):
+            return HEARTBEAT
+        if any(metric.stat in metrics.OF_QUEUE for metric in waking):
+            return HEARTBEAT
+        if any(action.name in ("grow", "shrink") for action in rule.actions):
             return HEARTBEAT
         if any(metric.variable in _AGES and metric.group for metric in (*waking, *reading.looks(rule, groups))):
             return HEARTBEAT

@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Union
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import advice, check, custom, parameters, sampling
+from ensemble.spec import abilities, advice, check, custom, parameters, sampling
+from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
@@ -39,10 +40,12 @@ class Loaded(NamedTuple):
     files: Dict[str, str]
 
 
-def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) -> Loaded:
+def load(
+    text: Union[str, bytes], file: str, beside: Optional[Beside] = None, can: Optional[Collection[str]] = BUILT_IN
+) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    `beside` has the files that it names. Raises SpecError with every fault, in file order.
+    `beside` has the files that it names, `can` the actions that the queue can do (None: do not look). Raises SpecError with every fault, in file order.
     """
     beside = beside or Beside()
     characters, report = decode(text, file)
@@ -56,6 +59,8 @@ def load(text: Union[str, bytes], file: str, beside: Optional[Beside] = None) ->
         spec = check.settle(spec, root, report)
         sampling.settle(spec, root, report)
         advice.advise(spec, root, report)
+        if can is not None:
+            abilities.check(spec, root, report, can)
     if report.faults or spec is None:
         raise SpecError(report.faults)
     if spec.steered:

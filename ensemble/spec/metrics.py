@@ -6,6 +6,7 @@ count.<group>.<state>
 <stat>.<group>[.success|failed|finished].<a variable that jobs report>
 <stat>.<group>-duration, <stat>.<group>-pending        (as ensemble-python spells them)
 ensemble.<active|submitted|elapsed>
+queue.<pending|running>, nodes.<up|down|free|allocated>, cores.<the same>
 var.<name>                                             (a variable; it counts as a metric, since rules read it alike)
 """
 
@@ -25,10 +26,11 @@ END_KINDS = ("success", "failed", "finished")
 VARIABLES = OF_JOBS
 LEGACY_PENDING = "-pending"
 OF_ENSEMBLE = ("active", "submitted", "elapsed")
-#: groups of metrics that a later release carries out
-NOT_YET = ("queue", "nodes", "cores")
+_OF_NODES = ("up", "down", "free", "allocated")
+#: what the queue as a whole has, whoever uses it
+OF_QUEUE = {"queue": ("pending", "running"), "nodes": _OF_NODES, "cores": _OF_NODES}
 #: of no group of jobs
-GROUPLESS = ("ensemble", "var")
+GROUPLESS = ("ensemble", "var", *OF_QUEUE)
 
 
 class PathError(ValueError):
@@ -88,17 +90,17 @@ def parse(path: str, groups: Collection[str]) -> Metric:
     """The metric that `path` names in a file with these groups. Raises PathError."""
     parts = path.split(".")
     first = parts[0]
-    if first in NOT_YET:
-        raise PathError(f"metrics of '{first}' are not supported yet")
     if first == "ensemble":
         return Metric("ensemble", "", "", _word(parts, 1, OF_ENSEMBLE, "ensemble"))
+    if first in OF_QUEUE:
+        return Metric(first, "", "", _word(parts, 1, OF_QUEUE[first], first))
     if first == "var":
         return Metric("var", "", "", _variable(parts))
     if first == "event":
         raise PathError("an event is no metric", 0, "event.* in expressions and log lines alone")
     if first != "count" and not is_stat(first):
         known = ("count", *STATS, *GROUPLESS, "event")
-        expected = f"one of {', '.join(STATS)}, p01 to p99, count, ensemble, or var"
+        expected = f"one of {', '.join(STATS)}, p01 to p99, count, {', '.join(GROUPLESS[:-1])}, or {GROUPLESS[-1]}"
         raise PathError(f"no statistic is called {shown(first)}", 0, expected, first, known)
     if len(parts) < 2:
         raise PathError(f"the path ends behind '{first}'", len(path), f"a group, as in {first}.GROUP.{_last(first)}")

@@ -72,12 +72,15 @@ EVENT_TRIGGERS = {
     f"job-{name}": name for name in JOB_EVENTS if f"job-{name}" not in STATE_TRIGGERS and name != "finish"
 }
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
+#: nodes of the queue change
+RESOURCE_TRIGGERS = ("resource-down", "resource-up", "resource-drain", "resource-undrain")
 TRIGGERS = (
     "start",
     "metric",
     *JOB_TRIGGERS,
     "report",
     "signal",
+    *RESOURCE_TRIGGERS,
     "group-complete",
     "heartbeat",
     "timer",
@@ -98,16 +101,18 @@ ACTIONS = (
     "set",
     "custom",
     "signal",
+    "grow",
+    "shrink",
 )
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("strict", "algorithm", "models", "members", "simulate"),
+    "file": ("algorithm", "models", "members", "simulate"),
     "job": (),
     "rule": (),
-    "trigger": ("resource-down", "resource-up", "resource-drain", "resource-undrain"),
-    "action": ("grow", "shrink"),
+    "trigger": (),
+    "action": (),
     "action key": (),
     "limit": (),
 }
@@ -184,6 +189,8 @@ NUMBERS: Dict[str, Dict[str, Written]] = {
         "urgency": _URGENCY,
     },
     "urgency": {"value": _URGENCY},
+    "grow": {"value": _NODES},
+    "shrink": {"value": _NODES},
 }
 
 
@@ -364,7 +371,7 @@ class Action(_Model):
     value: Optional[Plain] = Field(
         None,
         description="log: the line; {paths} in braces are filled in. set: the value, or an expression. "
-        "urgency: 0 to 31; 0 holds a job. "
+        "urgency: 0 to 31; 0 holds a job. grow, shrink: nodes, 1 without it. "
         "custom: what action.value() answers",
     )
     args: Optional[Plain] = Field(None, description="custom: what the function gets as args")
@@ -449,6 +456,9 @@ class Spec(_Model):
     failures: Failures = Field(
         "none",
         description='failed jobs that a complete ensemble may have: none, all, a number, or a share such as "10%"',
+    )
+    strict: StrictBool = Field(
+        False, description="true: an action that the queue cannot do (grow, shrink) is a fault, and no warning alone"
     )
     custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
     #: kept where functions may answer rules

@@ -28,6 +28,8 @@ CAUSES: Dict[str, str] = {
 _USUAL = ("fail", "signal", "timeout")
 #: attempts of a job that may be lost for no fault of its own (a node, the instance, the queue) and are tried again
 LOSSES = 3
+#: seconds before the first attempt after one that was lost with its node; doubled with each such loss
+LOSS_WAIT = 2.0
 
 _DURATION = As(units.duration, ({"type": "number", "minimum": 0}, {"type": "string"}))
 

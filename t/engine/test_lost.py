@@ -42,6 +42,10 @@ def test_a_job_lost_for_no_fault_of_its_own_is_tried_again_three_times(
     w = world(rules, by_hand=True)
     first = w.submits()[0]
     for attempt in range(4):
+        if w.submits()[-1].key.attempt < attempt:
+            before = w.t
+            assert w.step(), "where a node was lost the next attempt waits a little"
+            assert w.t - before <= 2.0**attempt
         submit = w.submits()[-1]
         assert submit == first._replace(key=first.key._replace(attempt=attempt))
         assert w.fired("job-fail") == w.fired("job-finish") == [], "a loss that is made good fires nothing"

@@ -113,6 +113,15 @@ def test_signals_that_send_signals_have_a_bound(world: Any) -> None:
     assert "signals wait already" in w.engine.reason
 
 
+def test_rules_that_signal_each_other_for_ever_are_halted(world: Any) -> None:
+    ping = rule("signal", act("signal", "pong"), id="ping", name="ping", repetitions="unlimited")
+    pong = rule("signal", act("signal", "ping"), id="pong", name="pong", repetitions="unlimited")
+    first = rule("start", act("submit", "a"), act("signal", "ping"), id="start")
+    w = world([first, ping, pong], limits={"max_firings": 20}).run()
+    assert w.engine.final == "halted"
+    assert "rule 'ping' has fired 20 times" in w.engine.reason
+
+
 @pytest.mark.parametrize(
     ("keys", "ends"),
     [({}, False), ({"keep_alive": False}, True), ({"keep_alive": True}, False), ({"enabled": False}, True)],

@@ -10,6 +10,7 @@ from typing import Any, Dict
 import pytest
 
 from ensemble import __version__
+from ensemble.engine.actions import Resize
 from ensemble.engine.events import Begin, JobEvent
 from ensemble.members.base import Submitter
 from ensemble.service.protocol import ENDPOINTS
@@ -329,3 +330,39 @@ def test_an_event_of_nobody_is_dropped(house: House) -> None:
     house.member.tell("nobody", Begin(T0))
     assert house.logged == []
     assert house.member.performed == []
+
+
+GROW = """
+jobs:
+  - {name: a, command: x}
+rules:
+  - {trigger: start, action: {name: submit, label: a}}
+  - {trigger: job-start, id: r, action: {name: grow, value: 2}}
+"""
+
+
+def test_what_the_queue_cannot_do_is_warned_of_and_refused_when_it_fires(house: House) -> None:
+    answer = house.ask("submit", {"text": GROW, "file": "f.yaml", "submitter": {}}).answer
+    (warning,) = answer["warnings"]
+    assert "the queue has no way to grow" in warning
+    id = answer["id"]
+    house.member.run(id, house.member.submit(id))
+    records = house.ask("log", {"id": id}).answer["records"]
+    (error,) = (r for r in records if r["type"] == "error")
+    assert (error["rule"], error["text"]) == ("r", "grow: the queue 'fake' has no way to grow, so nothing was done")
+    assert house.status(id)["state"] == "complete"
+    assert all(type(action).__name__ in ("Submit", "Cancel") for _, action in house.member.performed)
+
+
+def test_what_the_queue_cannot_do_is_a_fault_of_a_strict_file(house: House) -> None:
+    errno_, text = house.ask("submit", {"text": "strict: true\n" + GROW, "file": "f.yaml", "submitter": {}}).refusal
+    assert errno_ == errno.EINVAL
+    assert "the queue has no way to grow" in text
+
+
+def test_a_queue_that_can_grow_is_asked_to(house: House) -> None:
+    house.member.capabilities = house.member.capabilities | {"grow"}
+    answer = house.ask("submit", {"text": "strict: true\n" + GROW, "file": "f.yaml", "submitter": {}}).answer
+    assert answer["warnings"] == []
+    house.member.run(answer["id"], house.member.submit(answer["id"]))
+    assert [a.by for _, a in house.member.performed if isinstance(a, Resize)] == [2]

@@ -86,7 +86,7 @@ WORDS = {
     "variables": list(metrics.VARIABLES),
     "ensemble": list(metrics.OF_ENSEMBLE),
     "not yet": [word for words in models.NOT_YET.values() for word in words],
-    "metrics not yet": list(metrics.NOT_YET),
+    "queue": [f"{of}.{name}" for of, names in metrics.OF_QUEUE.items() for name in names],
 }
 
 

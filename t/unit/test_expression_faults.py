@@ -87,7 +87,7 @@ REFUSED = [
     ("count.a.failed == ^'3'", "this is a string, which never equals a number"),
     ("count.^b.failed > 1", "no group is called 'b'"),
     ("count.a.^failed-1", "count.a has no 'failed-1'"),
-    ("^queue.pending > 1", "metrics of 'queue' are not supported yet"),
+    ("queue.^pendin > 1", "queue has no 'pendin'"),
     ("^foo.bar > 1", "no statistic is called 'foo'"),
     ("var.^-n", "no variable can be called '-n'"),
     ("var.n^.m", "the path goes on behind 'var.n'"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec.load import Loaded, load_file
+from ensemble.spec.abilities import BUILT_IN
+from ensemble.spec.load import Loaded, load, load_file
 
 TOP = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_name("data")
@@ -30,7 +31,7 @@ def test_there_are_the_examples_that_are_promised() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["hello", "backoff", "merge", "custom"])
+@pytest.mark.parametrize("name", ["hello", "backoff", "merge", "custom", "grow"])
 def test_files_of_the_predecessor_load(name: str) -> None:
     loaded = load_file(DATA / f"predecessor-{name}.yaml")
     assert isinstance(loaded, Loaded)
@@ -61,12 +62,21 @@ def test_merge_keys_fill_what_they_fill() -> None:
     assert second.command == ("sleep", "1")
 
 
-def test_what_follows_later_is_told_where_it_stands() -> None:
+GROW = (18, 13, "the queue has no way to grow, so this will be refused whenever the rule fires")
+
+
+def test_what_no_queue_can_do_is_a_warning_and_with_strict_a_fault(tmp_path: Path) -> None:
+    loaded = load_file(DATA / "predecessor-grow.yaml")
+    assert [(fault.line, fault.column, fault.message) for fault in loaded.warnings] == [GROW]
+    text = (DATA / "predecessor-grow.yaml").read_text()
+    assert load(text, "f.yaml", can=BUILT_IN | {"grow"}).warnings == ()
+    assert load(text, "f.yaml", can=None).warnings == ()
+    assert load("strict: true\n" + text, "f.yaml", can=BUILT_IN | {"grow"}).warnings == ()
+    assert load("strict: false\n" + text, "f.yaml").warnings
     with pytest.raises(SpecError) as raised:
-        load_file(DATA / "predecessor-grow.yaml")
-    assert [(fault.line, fault.column, fault.message) for fault in raised.value.faults] == [
-        (18, 13, "the action 'grow' is not supported yet"),
-    ]
+        load("strict: true\n" + text, "f.yaml")
+    ((line, column, message),) = [(fault.line, fault.column, fault.message) for fault in raised.value.faults]
+    assert (line - 1, column, message) == GROW
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

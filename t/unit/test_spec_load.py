@@ -304,7 +304,7 @@ rules:
   - trigger: heartbeat
     every: x
     custom: x
-    action: {name: grow}
+    action: {name: grov}
 limits: {max_jobs: 0}
 """
     )
