@@ -14,7 +14,8 @@ import syslog
 from typing import Any, Callable, Dict, Mapping, Set
 
 import flux
-from flux.constants import FLUX_RPC_STREAMING
+from flux.constants import FLUX_RPC_NORESPONSE, FLUX_RPC_STREAMING
+from flux.core.inner import lib
 from flux.idset import IDset
 
 from ensemble.engine.events import Counted, Event, Resources
@@ -82,7 +83,7 @@ class ResourceWatch:
         self._told.clear()
         self._asking.clear()
         if self._stream is not None:
-            self._stream.cancel()
+            end_stream(self._handle, self._stream)
             self._stream = None
 
     # The stream
@@ -140,6 +141,12 @@ class ResourceWatch:
         if not self._stopped:
             for ensemble in sorted(asking):
                 self._post(ensemble, Counted(self._clock(), counts))
+
+
+def end_stream(handle: flux.Flux, stream: Any) -> None:
+    """Have the resource module end a stream; its end is answered with ENODATA."""
+    tag = lib.flux_rpc_get_matchtag(stream.pimpl.handle)
+    handle.rpc("resource.journal-cancel", {"matchtag": tag}, flags=FLUX_RPC_NORESPONSE)
 
 
 def counted(status: Mapping[str, Any]) -> Dict[str, Dict[str, int]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from driver import MemberDriver
 
-from ensemble.engine.events import ActionDone, JobId
+from ensemble.engine.actions import Look
+from ensemble.engine.events import ActionDone, Counted, JobId
 
 SLEEP = {"name": "sleep", "command": "sleep 300"}
 
@@ -228,3 +229,38 @@ def test_urgency_too_late_and_of_what_was_never_there(driver: MemberDriver) -> N
     for one in (id, 4711):
         driver.urgency("e1", one, 20)
         assert done(driver, one, "urgency").error
+
+
+# counting
+
+
+def test_a_look_counts_nodes_cores_and_jobs(driver: MemberDriver) -> None:
+    driver.open("e1", {**SLEEP, "cores": 1})
+    id = driver.submit_id("e1", "sleep")
+    driver.wait_event(id, "start")
+    held = driver.submit_id("e1", "sleep", urgency=0)
+    driver.perform("e1", Look())
+    driver.wait_for(lambda: driver.of(Counted), "the numbers")
+    (counted,) = driver.of(Counted)
+    nodes, cores, queue = (counted.counts[name] for name in ("nodes", "cores", "queue"))
+    assert set(nodes) == set(cores) == {"up", "down", "free", "allocated"}
+    assert cores["up"] == cores["free"] + cores["allocated"]
+    assert cores["allocated"] >= 1
+    assert nodes["up"] >= nodes["allocated"] >= 1
+    assert nodes["down"] == cores["down"] == 0
+    assert queue["running"] >= 1
+    assert queue["pending"] >= 1
+    for one in (id, held):
+        driver.cancel("e1", one)
+        driver.wait_event(one, "clean")
+
+
+def test_looks_are_answered_to_each_that_asked(driver: MemberDriver) -> None:
+    for ensemble in ("e1", "e2", "e3"):
+        driver.open(ensemble, QUICK)
+    for ensemble in ("e1", "e2"):
+        driver.perform(ensemble, Look())
+    driver.wait_for(lambda: len(driver.of(Counted)) == 2, "the numbers")
+    assert sorted(to for to, event in driver.delivered if isinstance(event, Counted)) == ["e1", "e2"]
+    driver.perform("e3", Look())
+    driver.wait_for(lambda: driver.of(Counted, "e3"), "the numbers of a later one")

@@ -27,7 +27,8 @@ def test_the_examples_load_without_a_warning(path: Path) -> None:
 
 def test_there_are_the_examples_that_are_promised() -> None:
     assert {path.stem for path in EXAMPLES} >= {
-        "hello-world", "backoff", "terminate", "heartbeat", "bisection", "cancel-the-rest",
+        "hello-world", "backoff", "terminate", "heartbeat", "bisection", "cancel-the-rest", "retry-lost-node",
+        "two-phases",
     }  # fmt: skip
 
 
