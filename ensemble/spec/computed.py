@@ -194,7 +194,9 @@ class Computed:
             return
         names = sorted(self._parameters[of] if of is not None else set().union(*self._parameters.values()))
         if name not in names:
-            message = f"jobs of '{of}' have no parameter {shown(name)}" if of else f"no job has a parameter {shown(name)}"
+            message = (
+                f"jobs of '{of}' have no parameter {shown(name)}" if of else f"no job has a parameter {shown(name)}"
+            )
             expected = f"one of {listed(names)}" if names else "parameters of the group"
             fault = PathError(message, len("event.job.params."), expected, name, names)
             self._fault(node, fault, offset, path)
