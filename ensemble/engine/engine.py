@@ -318,6 +318,7 @@ class Engine:
 
     def _thaw(self, event: Recovered) -> None:
         self.t_frozen = None
+        life.answers_lost(self, event)
 
     def _action_done(self, event: ActionDone) -> None:
         job = self.by_id.get(event.id)

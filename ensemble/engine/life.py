@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 from ensemble.engine import ending, reports, retries, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record, Urgency
 from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
-from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, Job
+from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, WITHDRAWN, Job
 from ensemble.errors import InternalError
 
 if TYPE_CHECKING:
@@ -63,6 +63,15 @@ def _dated(engine: Engine, job: Job, event: Event) -> None:
 def _answered(engine: Engine, job: Job, event: Event) -> None:
     """No other answer comes, so what undoes the submission later ends the job."""
     job.refusal = _INVALID
+
+
+def answers_lost(engine: Engine, event: Event) -> None:
+    """What an earlier service was to be answered about jobs that the queue has shown is not said again."""
+    for job in list(engine.jobs.values()):
+        if job.id is not None and job.refusal is None:
+            job.refusal = _INVALID
+            if job.state == WITHDRAWN:
+                _job_refused(engine, job, event)
 
 
 def _doubted(engine: Engine, job: Job, event: Event) -> None:

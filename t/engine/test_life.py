@@ -16,6 +16,7 @@ from ensemble.engine.events import (
     JOB_EVENTS,
     Acknowledged,
     JobEvent,
+    Recovered,
     Refused,
 )
 from ensemble.engine.snapshot import snapshot
@@ -141,6 +142,26 @@ def test_an_invalid_job_whose_refusal_was_lost(world: Any, order: List[str]) -> 
     (row,) = w.rows()
     assert (row["id"], row["result"], row["cause"]) == (7, "failed", "refused")
     assert row["note"] == "the queue found it invalid"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [["submit", "invalidate", "recovered"], ["submit", "recovered", "invalidate"], ["submit", "recovered", "life"]],
+)
+def test_an_answer_that_went_with_its_service_is_not_waited_for(world: Any, order: List[str]) -> None:
+    w = world([START], by_hand=True)
+    key = w.submits()[0].key
+    for n, name in enumerate(order):
+        t = T0 + 1 + n
+        if name == "life":
+            for event in whole_life(key)[1:]:
+                w.feed(event)
+        else:
+            w.feed(Recovered(t) if name == "recovered" else JobEvent(t, 7, name, {}, key if name == "submit" else None))
+    (row,) = w.rows()
+    refused = ("failed", "refused", "the queue found it invalid")
+    assert (row["result"], row["cause"], row["note"]) == (("success", None, None) if "life" in order else refused)
+    assert w.engine.final is not None
 
 
 def test_once_submit_is_seen_the_journal_outranks_an_error(world: Any) -> None:

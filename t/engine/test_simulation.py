@@ -32,6 +32,8 @@ FOUND = {
     236: "a service that was started in a shutdown took what that had cancelled for the user's will",
     313: "a rule that waited behind a limit could not be carried on with a job that had left",
     316: "of an invalid job whose refusal was lost nobody said so, and it waited for ever",
+    266830478: "an invalid job whose end came between two journal streams was waited for",
+    698593976: "of an invalid job the answer went with its service, and the job was waited for",
     1526: "a job of the rules of the end was lost with a shutdown, and not tried again",
 }
 

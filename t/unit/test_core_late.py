@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+import pytest
+
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Frozen, JobEvent, Recovered, to_json
+from ensemble.engine.snapshot import snapshot
 from ensemble.service.store import Commit, Done, MemoryStore, Snapshot
 from t.unit.fake_member import T0, THREE, House
 
@@ -111,3 +114,30 @@ class Logging(MemoryStore):
         self.events.setdefault(id, []).append((commit.number, commit.event))
         self._stored[id].events = list(self.events[id])
         super().commit(id, commit, done)
+
+
+@pytest.mark.parametrize(
+    "what", ["newer event", "damaged event", "newer snapshot", "damaged snapshot", "another's snapshot"]
+)
+def test_a_record_that_cannot_be_read_quarantines_its_ensemble_alone(what: str) -> None:
+    store = Logging()
+    house = House(store)
+    bad, good = house.submit(THREE), house.submit(THREE)
+    state = snapshot(house.service._running[bad].engine)
+    stored = store._stored[bad]
+    if "event" in what:
+        record = [99, "Begin", T0] if what == "newer event" else [1, "Begin", "long ago"]
+        stored.events[-1] = stored.events[-1][0], record
+    else:
+        other = {"newer": {"format": 99}, "damaged": {"jobs": 5}, "another's": {"id": "bcdfgh"}}[what.split()[0]]
+        stored.snapshot, stored.events = Snapshot(2, 5, {**state, **other}), []
+    again = House(store)
+    status = again.status(bad)
+    assert status["state"] == "failed"
+    assert status["reason"].startswith("quarantined: it cannot be brought back")
+    assert {"newer": "a newer release", "damaged": "this is no", "another's": "ensemble bcdfgh"}[
+        what.split()[0]
+    ] in status["reason"]
+    assert again.member.closed == [bad]
+    assert set(again.member.recovered) == {good}
+    assert again.status(good)["state"] == "running"

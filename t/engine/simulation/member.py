@@ -187,21 +187,30 @@ class SimMember(Member):
             if not events:
                 past[place] = past[-1]
                 past.pop()
+        for id, told in self._told.items():
+            job = self._manager.jobs[id]
+            if id in self._manager.forgotten and told < len(job.eventlog) and job.key.ensemble in self._open:
+                # its end came between two streams
+                self._told[id] = len(job.eventlog)
+                self._missing(job.key.ensemble, id, job.key, certain=False)
         for name, taken in self._open.items():
             if taken.known is not None:
                 known, taken.known, taken.keys = taken.known, None, frozenset()
                 here = {id for id in self._manager.jobs if id not in self._manager.forgotten}
                 for id in sorted(set(known) - here):
-                    if self._manager.purged:
-                        reason = f"job {id} is not known any more, and whether it ran cannot be told"
-                        self._post(name, InDoubt(self._world.clock(), known[id], reason))
-                    else:
-                        # it was found invalid in the moment of the crash
-                        self._post(name, Lost(self._world.clock(), id, f"there is no job {id}, and none was purged"))
+                    self._missing(name, id, known[id], certain=not self._manager.purged)
                 self._post(name, Recovered(self._world.clock()))
         self._live = self._ready = True
         self._release()
         self._manager.listeners.append(self._notice)
+
+    def _missing(self, ensemble: str, id: JobId, key: Key, certain: bool) -> None:
+        """The past does not have it: it was found invalid while nobody listened, if it is `certain` that none was purged."""
+        t = self._world.clock()
+        if certain:
+            self._post(ensemble, Lost(t, id, f"there is no job {id}, and none was purged"))
+        else:
+            self._post(ensemble, InDoubt(t, key, f"job {id} is not known any more, and whether it ran cannot be told"))
 
     def _notice(self, job: ManagedJob, event: JobEvent) -> None:
         """The journal brings an event: it arrives behind the job's others."""

@@ -131,6 +131,9 @@ class SimStore(Store):
                 waiting.popleft()[0]()
         self._waiting.clear()
 
+    def is_writing(self, id: str) -> bool:
+        return bool(self._waiting.get(id))
+
     def _write(self, id: str, write: Callable[[], None], done: Done) -> None:
         self._world.point("before it is kept")
         waiting = self._waiting.setdefault(id, deque())
