@@ -6,6 +6,7 @@
 #   PYTHON=python3.12   the Python of .venv (3.9 or newer)
 #   PYTEST_FLAGS=...    more arguments for pytest
 #   SEED=N              the one seed that `make soak` is to run
+#   FAULTS=N            how many times as many faults `make soak-faults` tries
 #   PREFIX=/opt/x       install below /opt/x, where not beside the installed Flux
 #   DESTDIR=/tmp/stage  put the tree of the installation there (for packagers)
 
@@ -23,7 +24,7 @@ MADE := $(VENV)/.made-for-flux-$(FLUX)
 # Commands of the venv come first, so that `flux ensemble` is ours.
 in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: help run setup check lint format bench soak install uninstall clean
+.PHONY: help run setup check lint format bench soak soak-faults install uninstall clean
 
 help:
 	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
@@ -32,6 +33,7 @@ help:
 	@echo "make lint       ruff (format and rules) and mypy"
 	@echo "make format     let ruff format the sources"
 	@echo "make soak       simulate crashes and other faults with new seeds, until stopped (SEED=N: that one)"
+	@echo "make soak-faults  more faults of a real instance than check has (about half an hour; FAULTS=N: N times as many)"
 	@echo "make bench      measure against bare Flux"
 	@echo "make install    give every user of the installed Flux 'flux ensemble' (PREFIX, DESTDIR)"
 	@echo "make uninstall  undo that"
@@ -79,6 +81,12 @@ bench: $(VENV)/.test
 
 soak: $(VENV)/.test
 	@$(in_venv) python -m t.engine.simulation $(SEED)
+
+# how many times as many faults as in `make check`; `-s` shows what became of each
+FAULTS ?= 2
+
+soak-faults: $(VENV)/.test
+	@$(in_venv) ENSEMBLE_FAULTS=$(FAULTS) python -m pytest -s $(PYTEST_FLAGS) t/faults
 
 # PREFIX and DESTDIR reach the script by the environment.
 export PREFIX DESTDIR

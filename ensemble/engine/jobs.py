@@ -81,6 +81,8 @@ FATAL = frozenset({1, 2, 3, 9, 15})
 #: exception types of ours for jobs that ended for no fault of their own
 SHUTDOWN, GONE = "shutdown", "lost"
 _LOSSES = (SHUTDOWN, GONE)
+#: its broker or job-exec was restarted and could not take up what ran, or the KVS had its namespace no more or still
+_NOT_TAKEN_UP = ("reattach", "not recoverable", "failed to create guest ns")
 
 
 class Job:
@@ -227,8 +229,7 @@ class Job:
     def node_lost(self) -> bool:
         """Flux tells the loss of a node, or of the module that ran the job, as type exec, and only its note says so."""
         note = self.note or ""
-        if self.exception == "exec" and ("reattach" in note or "not recoverable" in note):
-            # its broker or job-exec was restarted, and could not take up what ran
+        if self.exception == "exec" and any(words in note for words in _NOT_TAKEN_UP):
             return True
         return self.exception == "node-failure" or note.startswith(("node failure", "lost contact"))
 

@@ -97,7 +97,8 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
     if job.cause == "infrastructure":
         if losses >= retries.infrastructure:
             return None
-        if job.t_start is not None and job.node_lost():
+        # also of a job that had not started yet: it had been given that node
+        if job.node_lost():
             wait = spec.LOSS_WAIT * 2.0 ** min(max(losses, 0), 10)
         losses += 1
     else:

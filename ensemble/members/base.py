@@ -110,7 +110,7 @@ class Member(ABC):
     def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
         """The queue is going down: what was not sent yet is not sent any more."""
 
-    def hold(self, on: bool) -> None:  # noqa: B027 - a queue on this machine has no more to tell than it has slots
+    def hold(self, on: bool) -> None:  # noqa: B027 - some have nothing more to tell than what they were asked for
         """While it is on, deliver as little as can be: the service cannot take it. Nothing is lost, it comes later."""
 
     def hear(self, ensemble: str, topics: FrozenSet[str]) -> None:

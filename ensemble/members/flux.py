@@ -208,11 +208,14 @@ class FluxMember(Member):
     def hold(self, on: bool) -> None:
         """Deliver nothing while it is on: the job manager keeps what happens, and the journal is read again behind it.
 
-        What is left to wait here are answers to what was sent, and events that had come before.
+        What is left to wait here are answers to what was sent, and events that had come before. The reader of output
+        waits; what the bus says meanwhile is lost.
         """
         if on == self._held:
             return
         self._held = on
+        self._outputs.hold(on)
+        self._bus.hold(on)
         if on:
             self._journal.hold()
         else:

@@ -4,7 +4,8 @@
 How it works. Flux knows subscriptions by prefix; each pattern of a rule (`*` as in a shell) subscribes to what stands
 before its first wildcard, and what comes is matched here. The handle is one of its own, opened when the first rule wants
 it, so that a flood of events delays neither requests nor the journal. An ensemble gets `_RATE` events a second, in bursts
-of as many; what comes beyond them is dropped, and that is logged once a minute.
+of as many; what comes beyond them is dropped, and that is logged once a minute. So is what comes while the service cannot
+take events (`hold`), for the bus keeps nothing.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Bus:
         self._handle: Any = None
         self._watcher: Any = None
         self._listeners: Dict[str, _Listener] = {}
+        self._held = False
         #: prefix -> patterns of ensembles that need it
         self._subscribed: Counter[str] = Counter()
 
@@ -84,6 +86,10 @@ class Bus:
                 self._open().event_unsubscribe(prefix)
         if not topics:
             del self._listeners[ensemble]
+
+    def hold(self, on: bool) -> None:
+        """Deliver nothing while it is on."""
+        self._held = on
 
     def stop(self) -> None:
         """Hear nothing more."""
@@ -119,12 +125,13 @@ class Bus:
         listener, now = self._listeners[ensemble], time.monotonic()
         listener.allowance = min(_RATE, listener.allowance + (now - listener.t) * _RATE)
         listener.t = now
-        if listener.allowance >= 1.0:
+        if listener.allowance >= 1.0 and not self._held:
             listener.allowance -= 1.0
             return True
         if now - listener.warned > _QUIET:
             listener.warned = now
-            text = f"ensemble {ensemble}: more than {_RATE:.0f} events a second on the bus, the last one {topic}; some are dropped"
+            why = "events are held" if self._held else f"more than {_RATE:.0f} events a second on the bus"
+            text = f"ensemble {ensemble}: {why}, the last one {topic}; some are dropped"
             self._log(syslog.LOG_WARNING, text)
         return False
 

@@ -10,6 +10,14 @@ been sent before the first is either in the journal or lost for good:
 3. the KVS has stored that batch, because it stores in order of arrival;
 4. job-ingest has heard so, and has passed the batch on to the job manager;
 5. the job manager has taken it. This goes over the journal's connection, on which the jobs' `submit` came first.
+
+Where jobs may have been purged unseen, two more questions tell how many were:
+
+6. an event was published, and so all those that the job manager published before: with each purge it publishes one;
+7. job-list counts what is purged. It has read the journal and those events in the order in which they were sent, so
+   no purge is missed that happened before the fifth answer, however short the job's life was.
+
+The count begins anew with job-list, so it does not tell of what was purged before that, or the instance, was restarted.
 """
 
 from __future__ import annotations
@@ -32,6 +40,10 @@ _QUESTIONS: Tuple[Tuple[str, Optional[Dict[str, Any]], float], ...] = (
     ("job-ingest.stats-get", None, 0.0),
     ("job-manager.getinfo", None, 0.0),
 )
+_COUNT: Tuple[Tuple[str, Optional[Dict[str, Any]], float], ...] = (
+    ("event.publish", {"topic": "ensemble-inquiry", "flags": 0}, 0.0),
+    ("job-list.job-stats", {}, 0.0),
+)
 #: seconds for one answer
 _PATIENCE = 10.0
 
@@ -47,16 +59,20 @@ class Inquiry:
         self._timers = timers
         self._end = end
         self._on_answer = guarded(log, self._answer)
+        self._questions = _QUESTIONS
+        #: jobs that Flux has purged until the last inquiry that counted them; None before
+        self.purged: Optional[int] = None
 
-    def begin(self) -> None:
-        """Start with the first question; one inquiry at a time."""
+    def begin(self, count: bool) -> None:
+        """Start with the first question, and `count` what was purged; one inquiry at a time."""
+        self._questions = _QUESTIONS + _COUNT if count else _QUESTIONS
         self._ask(0)
 
     def _ask(self, number: int) -> None:
-        if number == len(_QUESTIONS):
+        if number == len(self._questions):
             self._end(self._journal.live())
             return
-        topic, payload, _ = _QUESTIONS[number]
+        topic, payload, _ = self._questions[number]
         handle = self._journal.handle if topic.startswith("job-manager.") else self._handle
         handle.rpc(topic, payload).then(self._on_answer, number, timeout=_PATIENCE)
 
@@ -69,7 +85,9 @@ class Inquiry:
         if number == 0 and _backlog(json.loads(ffi.string(text[0]))):
             self._end(False)
             return
-        pause = _QUESTIONS[number][2]
+        topic, _, pause = self._questions[number]
+        if topic == "job-list.job-stats":
+            self.purged = int(json.loads(ffi.string(text[0]))["inactive_purged"])
         if pause:
             self._timers.after(pause, lambda: self._ask(number + 1))
         else:

@@ -13,8 +13,8 @@ its JSON is read.
 
 What a stream brings before its sentinel (id -1) is the past:
 - after `start`, and after the job manager went away, all streams are opened anew. Their past is gathered up to the
-  last sentinel, stripped of what was delivered before (by time within a job; by job for those that were clean), and
-  delivered in the order of time. Nothing is lost, and nothing comes twice.
+  last sentinel, stripped of what was delivered before (by number within a job; by job for those that were clean), and
+  delivered in the order of time. Nothing is lost, and nothing comes twice, also where the clock was set meanwhile.
 - a stream that is added for a new ensemble has no past that anyone asked for: the ensemble submits nothing until the
   stream is there (`ready`).
 
@@ -86,7 +86,7 @@ class _Watched:
 class _Job:
     """One of our jobs that is not clean yet."""
 
-    __slots__ = ("about", "clean", "ensemble", "key", "last", "output", "told", "watched")
+    __slots__ = ("about", "clean", "ensemble", "key", "last", "names", "output", "passed", "told", "watched")
 
     def __init__(self, ensemble: str, key: Key, output: Optional[str], watched: _Watched) -> None:
         self.ensemble = ensemble
@@ -99,6 +99,9 @@ class _Job:
         self.about: Optional[Tuple[Key, Dict[str, Any]]] = None
         #: time of its last event that was passed on
         self.last = float("-inf")
+        #: what was wanted from its first event on, and how many events of each name were passed on
+        self.names = watched.names
+        self.passed: Dict[str, int] = {}
 
 
 class Journal:
@@ -141,6 +144,8 @@ class Journal:
         self._past: List[Tuple[float, int, int, _Job, JobEvent]] = []
         #: (stream, job) to the latest time gathered
         self._reached: Dict[Tuple[int, int], float] = {}
+        #: (job, name) to how many events of that name were gathered
+        self._gathered: Dict[Tuple[int, str], int] = {}
         #: where all open ensembles are recovered ones: ids and keys of those of the past that matter; else None
         self._sought: Optional[FrozenSet[int]] = None
         self._sought_keys: FrozenSet[bytes] = frozenset()
@@ -150,6 +155,8 @@ class Journal:
         self._skipping: Set[int] = set()
         #: when our latest event happened, and who was clean lately
         self._newest = float("-inf")
+        #: the greatest id of a job that was told of
+        self._highest = 0
         self._ended: Deque[Tuple[float, int]] = collections.deque()
         self._ended_ids: Set[int] = set()
         #: output files of the jobs that ended last
@@ -246,6 +253,8 @@ class Journal:
         for tag in list(self._streams):
             self._cancel(tag)
         self._past.clear()
+        self._reached.clear()
+        self._gathered.clear()
 
     def go_on(self) -> None:
         """Listen again, from where `hold` broke off."""
@@ -350,6 +359,7 @@ class Journal:
         self._skipping.clear()
         self._past.clear()
         self._reached.clear()
+        self._gathered.clear()
         now = time.monotonic()
         if self._lost_since is None:
             self._lost_since = now
@@ -406,6 +416,7 @@ class Journal:
                 return
             past, self._past = self._past, []
             self._reached.clear()
+            self._gathered.clear()
             past.sort(key=lambda entry: entry[:2])
             purged = [(id, job) for id, job in self._known.items() if id not in self._there and not job.clean]
             self._there.clear()
@@ -447,10 +458,16 @@ class Journal:
             event = JobEvent(t, id, name, context, job.key if name == "submit" and not job.told else None)
             if not self._gathering:
                 self._pass_on(job, event, self._sink)
-            elif t > job.last:
+            elif self._new(job, id, name, t):
                 # a clock that was set back in between must not turn a job's events around
                 order = self._reached[tag, id] = max(t, self._reached.get((tag, id), t))
                 self._past.append((order, len(self._past), id, job, event))
+
+    def _new(self, job: _Job, id: int, name: str, t: float) -> bool:
+        """Is an event that is gathered one that was not passed on before?"""
+        n = self._gathered[id, name] = self._gathered.get((id, name), 0) + 1
+        # of what was asked for later, what came before that is not wanted
+        return n > job.passed.get(name, 0) if name in job.names else t > job.last
 
     def _note_end(self, events: List[Dict[str, Any]]) -> None:
         ends = [entry["timestamp"] for entry in events if entry["name"] == "clean"]
@@ -458,9 +475,11 @@ class Journal:
 
     def _pass_on(self, job: _Job, event: JobEvent, sink: Callable[[str, JobEvent], None]) -> None:
         job.last = max(job.last, event.t)
+        job.passed[event.name] = job.passed.get(event.name, 0) + 1
         self._newest = max(self._newest, event.t)
         if event.key is not None:
             self._submitted(event.key, event.id)
+            self._highest = max(self._highest, event.id)
             job.told = True
         if event.name in LAST:
             job.clean = True
@@ -484,7 +503,8 @@ class Journal:
             return None
         if self._gathering:
             end = next((entry["timestamp"] for entry in events if entry["name"] in LAST), None)
-            if end is not None and end < self._newest - _SLACK:
+            # the clock may have been set back; ids grow all the same
+            if end is not None and end < self._newest - _SLACK and id <= self._highest:
                 return None
         job = _Job(key.ensemble, key, output_of(attributes["system"], id), watched)
         if watched.reads:

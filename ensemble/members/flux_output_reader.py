@@ -12,13 +12,15 @@ import json
 from typing import Any
 
 import flux
-from flux.constants import FLUX_NODEID_ANY, FLUX_RPC_STREAMING
+from flux.constants import FLUX_NODEID_ANY, FLUX_POLLIN, FLUX_RPC_STREAMING
 from flux.core.inner import lib
 
 from ensemble.members.output_reader import Job, Reader, Stream, main
 
 #: of job-info.eventlog-watch: wait for the eventlog to be there
 _WAIT_CREATE = 1
+#: messages taken before the other side is looked at
+_MESSAGES = 100
 
 
 class FluxReader(Reader):
@@ -38,12 +40,17 @@ class FluxReader(Reader):
             job.closed = True
             self.say({"job": job.id, "error": f"its output cannot be read: {exc}"})
 
-    def turn(self) -> None:
-        """Take what has come from Flux by now. Raises OSError once the instance is gone."""
+    def turn(self) -> bool:
+        """Take what has come from Flux by now, some of it; may there be more? Raises OSError once the instance is gone."""
         if self._handle is None:
-            return
-        if lib.flux_reactor_run(lib.flux_get_reactor(self._handle.handle), lib.FLUX_REACTOR_NOWAIT) < 0:
-            raise OSError("the Flux instance is gone")
+            return False
+        # one message a run, which is a line where a job writes line by line
+        for _ in range(_MESSAGES):
+            if lib.flux_reactor_run(lib.flux_get_reactor(self._handle.handle), lib.FLUX_REACTOR_NOWAIT) < 0:
+                raise OSError("the Flux instance is gone")
+            if not lib.flux_pollevents(self._handle.handle) & FLUX_POLLIN:
+                return False
+        return True
 
     def _told(self, future: Any, job: Job) -> None:
         try:

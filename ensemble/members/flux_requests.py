@@ -127,8 +127,6 @@ class Requests:
         #: those without an answer; the first `_asked` of them were so before the inquiry that is under way
         self._aside: List[_Submission] = []
         self._asked = 0
-        #: jobs that Flux has purged so far; None while it was not asked
-        self._purged: Optional[int] = None
         #: there is something set aside, and an inquiry is arranged or under way
         self._holding = False
         self._backoff = _BACKOFF[0]
@@ -285,24 +283,17 @@ class Requests:
 
     def _inquire(self) -> None:
         self._asked = len(self._aside)
-        if self._purged is None and any(submission.since is not None for submission in self._aside):
-            self._handle.rpc("job-list.job-stats", {}).then(guarded(self._log, self._counted), timeout=_PATIENCE)
-        self._inquiry.begin()
-
-    def _counted(self, future: Any) -> None:
-        try:
-            self._purged = int(future.get()["inactive_purged"])
-        except (OSError, KeyError, TypeError, ValueError) as exc:
-            self._log(syslog.LOG_WARNING, f"it cannot be told whether jobs were purged ({exc}): asking again")
+        self._inquiry.begin(count=any(submission.since is not None for submission in self._aside))
 
     def _may_be_purged(self, submission: _Submission) -> bool:
-        return submission.since is not None and bool(self._purged) and not self._journal.whole_since(submission.since)
+        # None: it was not counted, since it does not matter
+        purged = submission.since is not None and bool(self._inquiry.purged)
+        return purged and not self._journal.whole_since(submission.since or 0.0)
 
     def _inquired(self, known: bool) -> None:
         """An inquiry has ended; if all is known, what the journal has not shown does not exist."""
         if self._stopped:
             return
-        known = known and (self._purged is not None or all(one.since is None for one in self._aside))
         asked = self._asked if known else 0
         again = []
         for submission in self._aside[:asked]:

@@ -196,6 +196,10 @@ class LocalMember(Member):
         else:
             raise MemberError(f"the local queue cannot perform {type(action).__name__}")
 
+    def hold(self, on: bool) -> None:
+        """Take nothing from the reader of output. Of jobs there is no more to tell than there are slots for them."""
+        self._outputs.hold(on)
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         return _Timer(self.loop, when, callback)
 

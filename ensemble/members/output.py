@@ -77,6 +77,7 @@ class Outputs:
         self._unsent = bytearray()
         self._resend: Optional[Timer] = None
         self._restart: Optional[Timer] = None
+        self._held = False
 
     def follow(
         self,
@@ -120,7 +121,7 @@ class Outputs:
         if job.ended is not None:
             return
         job.ended = then
-        job.limit = self._loop.after(PATIENCE, lambda: self._late(id))
+        self._limit(id, job)
         self._send({"op": "end", "job": id})
 
     def forget(self, id: JobId) -> None:
@@ -128,6 +129,15 @@ class Outputs:
         job = self._jobs.pop(id, None)
         if job is not None and job.limit is not None:
             job.limit.cancel()
+
+    def hold(self, on: bool) -> None:
+        """While it is on nothing is taken from the reader, which then waits: what it has not read stays in the files."""
+        self._held = on
+        self._listen()
+        if not on:
+            for id, job in self._jobs.items():
+                if job.ended is not None:
+                    self._limit(id, job)
 
     def stop(self) -> None:
         """End the reader."""
@@ -160,11 +170,24 @@ class Outputs:
         ours.setblocking(False)
         self._socket, self._read = ours, b""
         self._unsent.clear()
-        self._watch = self._loop.watch(ours.fileno(), guarded(self._log, self._readable))
+        self._listen()
         for id, job in list(self._jobs.items()):
             self._send(job.request)
             if job.ended is not None:
                 self._send({"op": "end", "job": id})
+
+    def _listen(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._socket is not None and not self._held:
+            self._watch = self._loop.watch(self._socket.fileno(), guarded(self._log, self._readable))
+
+    def _limit(self, id: JobId, job: _Followed) -> None:
+        """From now on an end waits for PATIENCE seconds."""
+        if job.limit is not None:
+            job.limit.cancel()
+        job.limit = self._loop.after(PATIENCE, lambda: self._late(id))
 
     def _retry(self) -> None:
         if self._restart is None and self._jobs:
@@ -224,7 +247,8 @@ class Outputs:
 
     def _late(self, id: JobId) -> None:
         job = self._jobs.get(id)
-        if job is not None and job.ended is not None:
+        # while nothing is taken from it, the reader is not to blame
+        if job is not None and job.ended is not None and not self._held:
             self._log(syslog.LOG_WARNING, f"the output of job {id} is not read to its end within {PATIENCE:g} s")
             self.forget(id)
             job.ended()

@@ -156,8 +156,7 @@ class Reader:
                 *lines, self._read = (self._read + data).split(b"\n")
                 for line in lines:
                     self._take(json.loads(line))
-            busy = False
-            self.turn()
+            busy = self.turn()
             for job in list(self._jobs.values()):
                 more = self._files(job)
                 busy = busy or more
@@ -277,8 +276,9 @@ class Reader:
         """Have the output told that is in no file; here there is none."""
         job.closed = True
 
-    def turn(self) -> None:
-        """Take what has come of it by now."""
+    def turn(self) -> bool:
+        """Take what has come of it by now; may there be more?"""
+        return False
 
 
 def _number(text: str) -> Any:

@@ -7,7 +7,13 @@ acknowledged; later commits survive the death of the process, and the disk has t
 writes a file holds a lock on `<rundir>/<id>/lock` from the creation to the end.
 
 A change that the disk refuses (it is full, say) is kept, with all that come behind it in that ensemble, and tried
+<<<<<<< HEAD
+again until it is done. What waits so, of all ensembles together, is counted in bytes: from FULL on the store asks for no
+more events, until it is down to EASY. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
+=======
 again until it is done. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
+>>>>>>> main
+Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
 from __future__ import annotations
@@ -41,6 +47,8 @@ _BUSY = 5.0
 _RETRY = (0.2, 10.0)
 #: seconds for which a lock is tried: one who merely looks may hold it for a moment
 _PATIENCE = 1.0
+#: bytes of commits that wait, from which on there may be no more; and down to which
+FULL, EASY = 16 << 20, 4 << 20
 
 _TABLES = """
 create table if not exists kept (name text primary key, value text not null) without rowid;
@@ -77,8 +85,20 @@ class FileStore(Store):
         self._locks: Dict[str, int] = {}
         #: the one that was read last and is not written by us
         self._reading: Optional[Tuple[str, sqlite3.Connection]] = None
+<<<<<<< HEAD
         #: changes that the disk has refused, and those behind them
+        self._waiting: Dict[str, Deque[Tuple[_Write, Done, int]]] = {}
+        #: bytes of these
+        self._size = 0
+        self._full = False
+=======
+        #: changes that the disk has refused, and those behind them; and why it began to
         self._waiting: Dict[str, Deque[Tuple[_Write, Done]]] = {}
+        self._refused: Dict[str, str] = {}
+
+    def trouble(self, id: str) -> Optional[str]:
+        return f"stands still: {self.path(id)}: {self._refused[id]}" if id in self._waiting else None
+>>>>>>> main
 
     # ---- writing
 
@@ -120,13 +140,17 @@ class FileStore(Store):
             db.close()
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
-        def write(db: sqlite3.Connection) -> None:
-            event = (commit.number, _dumps(commit.event), _dumps(commit.intents))
-            db.execute("insert into log values (?, ?, ?)", event)
-            db.executemany("insert into records values (?, ?)", [(r["seq"], _dumps(r)) for r in commit.records])
-            db.executemany("insert into rows (row) values (?)", [(_dumps(row),) for row in commit.rows])
+        event = (commit.number, _dumps(commit.event), _dumps(commit.intents))
+        records = [(record["seq"], _dumps(record)) for record in commit.records]
+        rows = [(_dumps(row),) for row in commit.rows]
 
-        self._change(id, write, done)
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("insert into log values (?, ?, ?)", event)
+            db.executemany("insert into records values (?, ?)", records)
+            db.executemany("insert into rows (row) values (?)", rows)
+
+        size = len(event[1]) + len(event[2]) + sum(len(text) for _, text in records) + sum(len(row) for (row,) in rows)
+        self._change(id, write, done, size)
 
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -153,7 +177,7 @@ class FileStore(Store):
 
     def remove(self, id: str, done: Done) -> None:
         """Forget the ensemble; the output of its jobs stays."""
-        self._waiting.pop(id, None)
+        self._weigh(-sum(size for _, _, size in self._waiting.pop(id, ())))
         try:
             self.lock(id)
             self._erase(id)
@@ -174,17 +198,32 @@ class FileStore(Store):
             self._let_go(id)
         self._close_reading()
 
-    def _change(self, id: str, write: _Write, done: Done) -> None:
+    def _change(self, id: str, write: _Write, done: Done, size: int = 0) -> None:
         """Make one change in one transaction, behind those that wait."""
         waiting = self._waiting.get(id)
         if waiting is not None:
-            waiting.append((write, done))
+            waiting.append((write, done, size))
+            self._weigh(size)
             return
         error = self._try(id, write, done)
         if error is not None:
             self._log(syslog.LOG_ERR, f"{self.path(id)}: {error}: the ensemble stands still until it can be written")
+<<<<<<< HEAD
+            self._waiting[id] = deque([(write, done, size)])
+            self._weigh(size)
+=======
+            self._refused[id] = error
             self._waiting[id] = deque([(write, done)])
+>>>>>>> main
             self._later(id, _RETRY[0])
+
+    def _weigh(self, bytes: int) -> None:
+        """So much more waits, or less."""
+        self._size += bytes
+        full = self._size > (EASY if self._full else FULL)
+        if full != self._full:
+            self._full = full
+            self.pressure(full)
 
     def _later(self, id: str, pause: float) -> None:
         assert self._defer is not None
@@ -193,12 +232,13 @@ class FileStore(Store):
     def _again(self, id: str, pause: float) -> None:
         waiting = self._waiting.get(id)
         while waiting:
-            write, done = waiting[0]
+            write, done, size = waiting[0]
             # what `done` leads to comes behind what waits, so the queue stays until it is empty
             if self._try(id, write, lambda error: None) is not None:
                 self._later(id, min(2 * pause, _RETRY[1]))
                 return
             waiting.popleft()
+            self._weigh(-size)
             done(None)
         if self._waiting.get(id) is waiting and waiting is not None:
             del self._waiting[id]

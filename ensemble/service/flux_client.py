@@ -16,6 +16,7 @@ import time
 from typing import Any, Dict, Iterator, Optional
 
 from ensemble.errors import MemberError, NoService, NotPermitted, ServiceError, ServiceLost, service_error
+from ensemble.service import last_words
 from ensemble.service.client import TIMEOUT, Client
 from ensemble.service.protocol import KEEPALIVE, SERVICE
 
@@ -174,7 +175,11 @@ class FluxClient(Client):
 
     def _answer(self, rpc: Any) -> Dict[str, Any]:
         with self._handle.in_reactor():
-            answer = self._guarded(rpc.get)
+            try:
+                answer = self._guarded(rpc.get)
+            except NoService as exc:
+                why = last_words.read(self._handle)
+                raise NoService(f"{exc}; {why}" if why else str(exc)) from None
         return answer if isinstance(answer, dict) else {}
 
     @staticmethod

@@ -12,8 +12,9 @@ Law of this file: one transaction at a time is on its way, for all ensembles tog
 up the next one; so a busy instance pays one round trip for many events. The KVS keeps the list of a key's blobs in the
 directory that the key is in, writes that directory and all above it anew at every append, and never gives space back.
 So a segment is closed after SEGMENT appends, has a directory to itself, and these lie in directories `b` = n // BUCKET:
-all are small. A transaction that fails is
-sent again until it is done; if it was done all the same, its lines stand there twice, and the numbers tell.
+all are small. A transaction that fails is sent again until it is done; if it was done all the same, its lines stand
+there twice, and the numbers tell. Nor is any sent while the disk under the KVS takes nothing (`kvs_disk.py`): ensembles
+stand still rather than go on with what a crash of the broker would undo.
 What waits is counted in bytes: from FULL on the store asks for no more events, until it is down to EASY. What the
 KVS holds of one ensemble is bounded too: of the records the last KEPT_RECORDS and what else is in their first
 segment, of the log what came after the last snapshot, and a row for each job that has ended. (Flux itself reclaims no
@@ -36,6 +37,7 @@ import flux.kvs
 from flux.core.inner import ffi, raw
 
 from ensemble.members.guard import guarded
+from ensemble.service.kvs_disk import Disk, why
 from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
@@ -152,10 +154,23 @@ class KvsStore(Store):
         #: bytes of commits that are not done
         self._size = 0
         self._full = False
+        #: why nothing is kept at present: the KVS takes nothing, or its disk does not
+        self._trouble: Optional[str] = None
+        self._disk_trouble: Optional[str] = None
+        self._disk = Disk(handle, log, self._disk_refuses)
+
+    def trouble(self, id: str) -> Optional[str]:
+        reason = self._trouble or self._disk_trouble
+        return None if reason is None else f"stands still: {reason}"
 
     # ---- writing
 
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
+        reason = self._trouble or self._disk_trouble
+        if reason is not None:
+            # behind what is tried again and again it would wait without an answer
+            done(reason)
+            return
         kept = self._kept[id] = _Kept(id)
 
         def created(error: Optional[str]) -> None:
@@ -165,7 +180,18 @@ class KvsStore(Store):
                 self._change(_Change((_Put(kept.path, None),), lambda error: None))
             done(error)
 
-        self._change(_Change((_Put(f"{kept.path}.given", _dumps({"format": FORMAT, **given})),), created, sync=True))
+        puts = (_Put(f"{kept.path}.given", _dumps({"format": FORMAT, **given})),)
+
+        def asked(error: Optional[OSError]) -> None:
+            # SYNC where nothing is on its way to the disk for ever; elsewhere it is as durable as the jobs are
+            stuck = error is not None and error.errno == errno.ETIMEDOUT
+            if error is None or stuck:
+                self._change(_Change(puts, created, sync=not stuck))
+            else:
+                self._kept.pop(id, None)
+                done(f"the KVS refuses changes ({why(error)})")
+
+        self._disk.ask(asked)
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         kept = self._kept[id]
@@ -215,19 +241,20 @@ class KvsStore(Store):
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+        self._disk.close()
         rest = [*self._sent, *self._waiting]
         self._sent, self._waiting = [], deque()
         if not rest:
             return
         try:
-            self._transact(rest).wait_for(_LAST)
+            self._transact(change._replace(sync=False) for change in rest).wait_for(_LAST)
         except OSError as exc:
             self._log(syslog.LOG_ERR, f"{len(rest)} changes could not be stored at the end: {exc}")
 
     def _change(self, change: _Change) -> None:
         self._waiting.append(change)
         self._size += change.size
-        if not self._sent:
+        if not self._sent and self._disk_trouble is None:
             self._send()
         if self._size > FULL and not self._full:
             self._full = True
@@ -285,8 +312,10 @@ class KvsStore(Store):
         except OSError as exc:
             self._failed(exc)
             return
-        if self._delay != _RETRY[0]:
+        if self._trouble is not None:
             self._log(syslog.LOG_NOTICE, "the KVS takes changes again")
+        self._trouble = None
+        self._disk.changed()
         self._delay = _RETRY[0]
         self._tell(None)
 
@@ -297,7 +326,7 @@ class KvsStore(Store):
         for change in sent:
             # what one makes of it must not keep it from the others
             guarded(self._log, change.done)(error)
-        if self._waiting and not self._sent:
+        if self._waiting and not self._sent and self._disk_trouble is None:
             self._send()
         if self._full and self._size <= EASY:
             self._full = False
@@ -305,16 +334,24 @@ class KvsStore(Store):
 
     def _failed(self, exc: OSError) -> None:
         if any(change.sync for change in self._sent):
-            self._tell(f"the KVS refused it ({exc.strerror or exc})")
+            self._tell(f"the KVS refused it ({why(exc)})")
             return
-        if self._delay == _RETRY[0]:
-            self._log(
-                syslog.LOG_ERR,
-                f"the KVS refuses changes ({exc.strerror or exc}): ensembles stand still until it takes them",
-            )
+        if self._trouble is None:
+            self._trouble = f"the KVS refuses changes ({why(exc)})"
+            self._log(syslog.LOG_ERR, f"{self._trouble}: ensembles stand still until it takes them")
         self._timer = self._handle.timer_watcher_create(self._delay, guarded(self._log, lambda *_: self._again()))
         self._timer.start()
         self._delay = min(2 * self._delay, _RETRY[1])
+
+    def _disk_refuses(self, reason: Optional[str]) -> None:
+        if reason is not None:
+            self._disk_trouble = f"the KVS cannot write to its disk ({reason})"
+            self._log(syslog.LOG_ERR, f"{self._disk_trouble}: ensembles stand still until it can")
+            return
+        self._disk_trouble = None
+        self._log(syslog.LOG_NOTICE, "the KVS can write to its disk again")
+        if self._waiting and not self._sent:
+            self._send()
 
     # ---- reading
 

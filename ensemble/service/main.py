@@ -91,7 +91,7 @@ def _say(text: str, status: int) -> int:
 
 
 def _report(text: str) -> int:
-    """Write one line at level err into the broker's log."""
+    """Write one line at level err into the broker's log, and keep it for those who ask for the service."""
     import syslog
 
     import flux
@@ -100,6 +100,9 @@ def _report(text: str) -> int:
         handle = flux.Flux()
     except OSError:
         return supervisor.EXIT_GONE
+    from ensemble.service import last_words
+
+    last_words.keep(handle, text)
     handle.flux_log_set_appname("ensemble")
     handle.log(syslog.LOG_ERR, text.replace("%", "%%"))
     # An answer to this comes after the line was taken.
@@ -183,9 +186,12 @@ def service_maker(where: Host) -> Callable[[FluxHost], Service]:
         # Read once, by numpy: a thread for each core of a big machine is nothing that statistics of ours need.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from ensemble.members.flux import FluxMember
+        from ensemble.service import last_words
         from ensemble.service.core import Service
         from ensemble.service.kvs_store import KvsStore
 
+        if not where.restarts:
+            last_words.forget(host.handle)
         return Service(
             FluxMember(handle=host.handle), KvsStore(host.handle, host.log), where, log=host.log, on_quit=host.stop
         )

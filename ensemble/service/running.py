@@ -334,7 +334,7 @@ class Running:
             "id": self.id,
             "name": self.given["name"],
             "state": engine.state,
-            "reason": engine.reason,
+            "reason": engine.reason or (self._store.trouble(self.id) if engine.final is None else None),
             "t_submit": self.given["t_submit"],
             "t_end": engine.t_end,
             "jobs": {name: sum(count[name] for count in counts) for name in SHOWN},

@@ -73,6 +73,10 @@ class Stored:
 class Store(ABC):
     """Keeps what must outlive the service."""
 
+    def trouble(self, id: str) -> Optional[str]:
+        """Why nothing is kept of that ensemble at present, so that it stands still; None where all is well."""
+        return None
+
     #: called with True when more commits wait than should, and with False once that is over
     pressure: Callable[[bool], None] = staticmethod(lambda full: None)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from ensemble.errors import NoService, ServiceError
 from ensemble.service import supervisor
@@ -22,24 +21,36 @@ HERE = Path(__file__).parent
 #: seconds that one ensemble may take, with all its faults
 PATIENCE = 240.0
 
-#: 20 heads at once, each with a chain of four more: 100 jobs, whatever the order
-CHAINS = """
-name: chains
-jobs:
-  - {name: a, command: sleep 0.2, count: 20}
-  - {name: b, command: sleep 0.1}
-  - {name: c, command: sleep 0.1}
-  - {name: d, command: sleep 0.1}
-  - {name: e, command: sleep 0.1}
-limits: {max_active: 8}
-rules:
-  - {trigger: start, action: {name: submit, label: a}}
-  - {trigger: job-success, name: a, repetitions: unlimited, action: {name: submit, label: b}}
-  - {trigger: job-success, name: b, repetitions: unlimited, action: {name: submit, label: c}}
-  - {trigger: job-success, name: c, repetitions: unlimited, action: {name: submit, label: d}}
-  - {trigger: job-success, name: d, repetitions: unlimited, action: {name: submit, label: e}}
-"""
-GROUPS = dict.fromkeys("abcde", 20)
+#: how many times as much is done: 1 within `make check`, more where somebody has the time for it
+SOAK = int(os.environ.get("ENSEMBLE_FAULTS", "1"))
+
+
+def chains(heads: int, head: str = "sleep 0.2", link: str = "sleep 0.1", active: int = 8, more: str = "") -> str:
+    """An ensemble of so many heads at once, each with a chain of four more: 5 x `heads` jobs, whatever the order.
+
+    `head` and `link` are their commands; `more` goes into each group, such as `, attributes: {...}`.
+    """
+    groups = "".join(
+        f"  - {{name: {name}, command: {link if follows else head}, count: {1 if follows else heads}{more}}}\n"
+        for name, follows in zip("abcde", (False, True, True, True, True))
+    )
+    rules = "".join(
+        f"  - {{trigger: job-success, name: {before}, repetitions: unlimited, action: {{name: submit, label: {after}}}}}\n"
+        for before, after in zip("abcd", "bcde")
+    )
+    start = "  - {trigger: start, action: {name: submit, label: a}}\n"
+    return f"name: chains\njobs:\n{groups}limits: {{max_active: {active}}}\nrules:\n{start}{rules}"
+
+
+def each(heads: int) -> Dict[str, int]:
+    """How many jobs each group of `chains(heads)` has."""
+    return dict.fromkeys("abcde", heads)
+
+
+CHAINS = chains(12)
+GROUPS = each(12)
+#: jobs of which Flux says that they ran: no process is started
+MOCK = ', attributes: {exec.test.run_duration: "0.01s"}'
 
 
 def connect(instance: Any) -> Any:
@@ -97,21 +108,30 @@ def ended(instance: Any, id: str) -> Dict[str, Any]:
         time.sleep(0.1)
 
 
-def keys(instance: Any) -> Dict[str, List[int]]:
-    """The key of each job that Flux has, or had, to the ids that carry it."""
-    import flux
-    from flux.job import job_list
+def progress(instance: Any, id: str) -> int:
+    return int(ask(instance, "status", {"id": id})["jobs"]["finished"])
 
-    assert job_list
-    handle = connect(instance)
-    payload = {"max_entries": 0, "attrs": [], "constraint": {}}
-    found: Dict[str, List[int]] = collections.defaultdict(list)
-    for job in handle.rpc("job-list.list", payload).get()["jobs"]:
-        answer = handle.rpc("job-info.lookup", {"id": job["id"], "keys": ["jobspec"], "flags": 0}).get()
-        user = json.loads(answer["jobspec"])["attributes"].get("user", {})
-        if "ensemble" in user:
-            found[user["ensemble"]].append(job["id"])
+
+def keys(instance: Any) -> Dict[str, List[int]]:
+    """The key of each job that Flux has, to the ids that carry it. Those that Flux found invalid are none."""
+    import flux
+    from flux.job.journal import JournalConsumer
+
     assert flux
+    consumer = JournalConsumer(connect(instance), include_sentinel=True).start()
+    found: Dict[str, List[int]] = collections.defaultdict(list)
+    past: Dict[int, Tuple[str, List[str]]] = {}
+    while True:
+        event = consumer.poll(timeout=PATIENCE)
+        assert event is not None, "the journal has no end"
+        if event.is_empty():
+            break
+        user = (event.jobspec or {}).get("attributes", {}).get("user", {})
+        past.setdefault(event.jobid, (user.get("ensemble", ""), []))[1].append(event.name)
+    consumer.stop()
+    for id, (key, names) in past.items():
+        if key and "invalidate" not in names:
+            found[key].append(id)
     return found
 
 
@@ -154,13 +174,28 @@ class Count:
         assert self.lost == 0
         assert self.status["state"] == "complete", self.status
         for group, number in groups.items():
-            counts = {name: n for name, n in self.groups[group].items() if n}
+            counts = {name: n for name, n in self.groups[group].items() if n and name != "retried"}
             assert counts == {"submitted": number, "finished": number, "success": number}, (group, counts)
         shown = collections.Counter((r["rule"], r["firing"], r["index"], r["attempt"]) for r in self.rows)
         assert set(shown.values()) == {1}, "a row stands there twice"
         assert len(shown) == len(self.keys), "a job has no row"
         firings = {rule["id"]: rule["fired"] for rule in self.status["rules"]}
         assert sum(firings.values()) == 1 + sum(groups.values()) - groups["a"], firings
+
+    def told(self, what: str, faults: int) -> None:
+        """One line for whoever reads the output of the tests (`pytest -s`)."""
+        print(
+            f"FAULTS {what}: {faults} faults, {len(self.keys)} jobs, lost {self.lost}, doubled {len(self.doubled)}, "
+            f"retried {self.retried}"
+        )
+
+
+def kill_broker(instance: Any) -> None:
+    """As by a power cut, and with all that then goes down on its own."""
+    pid = int(instance.run("flux", "getattr", "broker.pid").stdout)
+    os.kill(pid, signal.SIGKILL)
+    gone(pid)
+    instance.stop()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ there. Points:
 before-intent   an event with submissions was consumed, and nothing of it is on its way to the store
 after-intent    the commit with the submissions is done, and none was sent
 after-send      the submission has left, and no answer was read
+burst           as many submissions have left, without a pause, and no answer was read
 after-ack       the answer was read, and nothing of it is kept
 after-event     a job event was consumed, its commit is on its way
 in-recovery     a service was brought back, and has not taken anything up
@@ -69,6 +70,7 @@ def serve(folder: Path) -> int:
             # what was sent may still be in a buffer: an answer to this shows that the broker has it
             self._handle.rpc("attr.get", {"name": "rank"}).get()
         die("after-send")
+        die("burst")
 
     def acknowledge(plain: Any, self: Any, submission: Any, id: int) -> None:
         die("after-ack")

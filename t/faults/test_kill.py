@@ -4,18 +4,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 
 from ensemble.errors import NoService, ServiceError
-from t.faults.counting import CHAINS, GROUPS, Count, ask, deaths, dying, ended, keys, request, submit
+from t.faults.counting import (
+    CHAINS,
+    GROUPS,
+    MOCK,
+    SOAK,
+    Count,
+    ask,
+    chains,
+    deaths,
+    dying,
+    each,
+    ended,
+    keys,
+    request,
+    submit,
+)
 from t.flux.processes import gone, until
 from t.flux_instance import running
 
@@ -37,7 +51,7 @@ def test_killed_at_a_point(flux_instance: Any, tmp_path: Path, name: str) -> Non
     with dying(flux_instance, tmp_path, POINTS[name]):
         count = Count(flux_instance, submit(flux_instance, CHAINS), GROUPS)
         assert deaths(tmp_path) == [point.split()[0] for point in POINTS[name]], "it did not die as planned"
-        print(f"{name}: {len(POINTS[name])} faults, lost {count.lost}, doubled {len(count.doubled)}")
+        count.told(name, len(POINTS[name]))
         count.check(GROUPS)
 
 
@@ -53,8 +67,6 @@ def test_jobs_purged_while_the_service_was_down(tmp_path: Path, purged: str) -> 
         id = submit_held(instance, process.pid, text, tmp_path)
         instance.run("flux", "queue", "idle")
         assert len(keys(instance)) == 3
-        # job-list counts what is purged, and follows the job manager at its own pace
-        until(lambda: job_list(instance)["inactive"] >= 3, "job-list to know of the ends")
         # the oldest go first, so one that is older than the service's end shows that no later one is gone
         instance.run("flux", "job", "purge", "--force", "--num-limit=0" if purged == "all" else "--num-limit=1000")
         os.kill(process.pid, signal.SIGCONT)
@@ -71,12 +83,6 @@ def test_jobs_purged_while_the_service_was_down(tmp_path: Path, purged: str) -> 
         assert keys(instance) == {}
 
 
-def job_list(instance: Any) -> Dict[str, int]:
-    """How many jobs there are in each state, as job-list knows it."""
-    counts: Dict[str, int] = json.loads(instance.run("flux", "job", "stats").stdout)["job_states"]
-    return counts
-
-
 def submit_held(instance: Any, supervisor: int, text: str, folder: Path) -> str:
     """Submit an ensemble whose service dies over it; its supervisor is stopped, so that none comes after it."""
     os.kill(supervisor, signal.SIGSTOP)
@@ -88,23 +94,36 @@ def submit_held(instance: Any, supervisor: int, text: str, folder: Path) -> str:
     raise AssertionError("it died before it answered")
 
 
-def test_killed_at_random_moments(flux_instance: Any, tmp_path: Path) -> None:
-    """Ten kills, at moments of which only the seed knows."""
-    moments = random.Random(SEED)
-    kills = 0
+@pytest.mark.parametrize("seed", range(SEED, SEED + SOAK))
+def test_killed_at_random_moments(flux_instance: Any, tmp_path: Path, seed: int) -> None:
+    """Twenty kills in the life of 200 jobs, at moments of which only the seed knows."""
+    moments = random.Random(seed)
+    heads = 40
+    marks = sorted(moments.sample(range(5 * heads - 5), 20))
     with dying(flux_instance, tmp_path, []) as process:
-        id = submit(flux_instance, CHAINS)
-        while kills < 10:
-            time.sleep(moments.uniform(0.02, 0.6))
-            if ask(flux_instance, "status", {"id": id})["state"] != "running":
-                break
+        id = submit(flux_instance, chains(heads))
+        for mark in marks:
+            until(lambda mark=mark: ask(flux_instance, "status", {"id": id})["jobs"]["finished"] >= mark, "progress")
             pid = ask(flux_instance, "stats", {})["pid"]
-            time.sleep(moments.uniform(0.0, 0.3))
+            time.sleep(moments.uniform(0.0, 0.2))
             os.kill(pid, signal.SIGKILL)
-            kills += 1
             gone(pid)
-            until(lambda: process.poll() is None, "the supervisor")
-        count = Count(flux_instance, id, GROUPS)
-        print(f"random: {kills} faults, lost {count.lost}, doubled {len(count.doubled)}")
-        count.check(GROUPS)
-        assert kills == 10, "it ended too soon to be killed ten times"
+            assert process.poll() is None, "the supervisor has ended"
+        count = Count(flux_instance, id, each(heads))
+        count.told("killed at random moments", len(marks))
+        count.check(each(heads))
+
+
+@pytest.mark.parametrize("number", range(2 if SOAK == 1 else 30 * SOAK))
+def test_killed_with_a_burst_on_its_way(flux_instance: Any, tmp_path: Path, number: int) -> None:
+    """200 submissions at once, and death while up to all of them are on their way: those that come to be are found."""
+    jobs = 200
+    moment = random.Random(SEED + number).randint(1, jobs)
+    text = f"jobs: [{{name: a, command: 'true', count: {jobs}{MOCK}}}]\n" + (
+        "rules: [{trigger: start, action: {name: submit, label: a}}]\n"
+    )
+    with dying(flux_instance, tmp_path, [f"burst {moment}"]):
+        count = Count(flux_instance, submit(flux_instance, text), {"a": jobs})
+        assert deaths(tmp_path) == ["burst"]
+        count.told(f"killed with {moment} of {jobs} submissions sent", 1)
+        count.check({"a": jobs})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
@@ -21,7 +22,7 @@ except ImportError as exc:
 
 from _flux._core import lib
 
-from ensemble.engine.events import InDoubt, JobEvent
+from ensemble.engine.events import InDoubt, JobEvent, Printed, Signal
 from ensemble.members.flux import FluxMember
 from ensemble.service import kvs_store
 from ensemble.service.core import Service
@@ -158,6 +159,38 @@ def test_a_held_member_tells_all_of_it_later_and_once(driver: FluxDriver) -> Non
         assert len(driver.answers(key)) == 1
         assert without_alloc(driver.names(driver.id(key))) == LIFE
     assert driver.of(InDoubt) == []
+
+
+def test_neither_output_nor_the_bus_goes_round_a_held_member(driver: FluxDriver, tmp_path: Path) -> None:
+    """Both come without being asked for, and as fast as they please."""
+    go = tmp_path / "go"
+    wait = f"until [ -e {go} ]; do sleep 0.05; done"
+    talks = {"name": "talks", "command": ["sh", "-c", f"echo x=1; {wait}; seq -f x=%g 2 500"]}
+    driver.open("talk", {**talks, "metrics": {"x": {"regex": r"x=(\S+)"}}})
+    driver.member.hear("talk", frozenset(("storm.*",)))
+    id = driver.submit_id("talk", "talks")
+    driver.wait_for(lambda: values(driver) == [1])
+    driver.instance.run("flux", "event", "pub", "storm.first")
+    driver.wait_for(lambda: [event.name for event in driver.of(Signal)] == ["storm.first"])
+    driver.member.hold(True)
+    before = len(driver.delivered)
+    go.touch()
+    driver.instance.run("flux", "event", "pub", "storm.second")
+    driver.instance.run("flux", "job", "wait-event", str(id), "clean")
+    driver.run_for(1.0)
+    assert len(driver.delivered) == before
+    assert not driver.member._outbox
+    driver.member.hold(False)
+    driver.wait_event(id, "clean")
+    assert values(driver) == list(range(1, 501))
+    printed = [n for n, (_, event) in enumerate(driver.delivered) if isinstance(event, Printed)]
+    assert driver.delivered.index(("talk", driver.event(id, "finish"))) > printed[-1], "what it printed comes before"
+    driver.instance.run("flux", "event", "pub", "storm.third")
+    driver.wait_for(lambda: [event.name for event in driver.of(Signal)] == ["storm.first", "storm.third"])
+
+
+def values(driver: FluxDriver) -> List[Any]:
+    return [found["x"] for event in driver.of(Printed) for _, found in event.lines]
 
 
 def without_alloc(names: List[str]) -> List[str]:

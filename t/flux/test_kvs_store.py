@@ -131,7 +131,12 @@ def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(shop: KvsShop, m
         shop.store.commit("bbb", commit(number), said.append)
         shop.store.commit("ccc", commit(number - 2), said.append)
     assert said == [], "nothing may happen before it is kept"
+    shop.settle(lambda: faults.left < 4)
+    assert "No space left" in (shop.store.trouble("bbb") or "")
+    shop.store.create("ddd", given(), said.append)
+    assert "statedir full?" in said.pop(), "an answer is not kept waiting"
     shop.settle(lambda: len(said) == 6)
+    assert shop.store.trouble("bbb") is None
     assert faults.left == 0
     assert said == [None] * 6
     refused = [text for _, text in shop.logged if "refuses changes" in text]

@@ -104,6 +104,35 @@ def test_what_happens_while_nobody_listens_is_delivered_later(driver: FluxDriver
     assert submits == sorted(submits)
 
 
+def test_a_clock_that_was_set_back_hides_nothing(driver: FluxDriver) -> None:
+    """While nobody listens one job goes on and others come and go, all at times that seem to be past already."""
+    driver.open("e1", MOCK, events=["alloc", "priority"])
+    done = driver.submit_id("e1", "mock")
+    driver.wait_event(done, "clean")
+    held = driver.submit_id("e1", "mock", urgency=0)
+    driver.wait_event(held, "priority")
+    journal = driver.member._journal
+    # an hour ago, as it seems now, the clock was an hour ahead
+    journal._known[held].last += 3600
+    journal._newest += 3600
+    journal._ended.clear()
+    journal._ended_ids.clear()
+    journal._backoff = 3.0
+    end_streams(driver)
+    driver.wait_for(lambda: not journal.live())
+    driver.urgency("e1", held, 16)
+    keys = [driver.submit("e1", "mock") for _ in range(10)]
+    driver.wait_for(lambda: all(driver.answers(key) for key in keys))
+    driver.instance.run("flux", "queue", "idle")
+    assert ended(driver) == 1
+    driver.wait_for(lambda: ended(driver) == 12)
+    driver.run_for(0.3)
+    for key in keys:
+        assert driver.names(driver.id(key)) == ["submit", "priority", "alloc", "start", "finish", "clean"]
+    assert driver.names(held) == ["submit", "priority", "priority", "alloc", "start", "finish", "clean"]
+    assert driver.names(done) == ["submit", "priority", "alloc", "start", "finish", "clean"]
+
+
 @pytest.mark.timeout(240)
 def test_the_job_manager_is_reloaded(driver: FluxDriver) -> None:
     """With held jobs, ended jobs, and submissions made while it is away."""

@@ -138,6 +138,31 @@ def test_a_full_disk_of_one_ensemble_does_not_hold_another(house: House) -> None
     assert house.done == [("other", None)]
 
 
+def test_what_waits_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told once when too much waits, all ensembles together, and once when that is over."""
+    monkeypatch.setattr(file_store, "FULL", 12_000)
+    monkeypatch.setattr(file_store, "EASY", 6_000)
+    told: List[bool] = []
+    house.store.pressure = told.append
+    house.commit(1, 2, 3, 4)
+    assert told == [], "what is kept at once is no pressure"
+    house.full(True)
+    house.commit(5, 6)
+    assert told == []
+    house.commit(7, 8)
+    house.again()
+    assert told == [True]
+    house.full(False)
+    house.again()
+    assert told == [True, False]
+    assert house.done[-1] == ("8", None)
+    assert house.store._size == 0
+    house.full(True)
+    house.commit(9, 10, 11)
+    house.store.remove("b", house.told("remove"))
+    assert told == [True, False, True, False], "with its ensemble goes what waits"
+
+
 def test_what_waits_is_tried_once_more_at_the_end(house: House, tmp_path: Path) -> None:
     house.full(True)
     house.commit(1, 2)

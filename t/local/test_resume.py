@@ -111,7 +111,7 @@ def check(site: Site, id: str, ended: Ended) -> None:
     assert {group: counts["success"] for group, counts in status["groups"].items()} == SUCCESS
     assert status["jobs"] == {
         "submitted": 25, "pending": 0, "running": 0, "active": 0, "finished": 25, "success": 25, "failed": 0,
-        "cancelled": 0,
+        "cancelled": 0, "retried": 0,
     }  # fmt: skip
     assert [rule["fired"] for rule in status["rules"]] == FIRED
     ran = site.ran()

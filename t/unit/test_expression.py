@@ -7,7 +7,7 @@ import math
 from typing import Any, Dict, List, Tuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ensemble.spec import arithmetic
@@ -285,6 +285,8 @@ def test_precedence_is_that_of_python(first: str, more: List[Tuple[str, bool, st
     for sign, prefixed, piece in more:
         prefix = ("not " if sign in ("and", "or") else "-") if prefixed else ""
         text += f" {sign} {prefix}{piece}"
+    # Python would compute for ever at a tower of four
+    assume(text.count("**") < 3)
     try:
         meant = eval(text)
     except (ZeroDivisionError, OverflowError):

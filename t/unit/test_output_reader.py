@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 
 from ensemble.engine.events import Key, Printed
+from ensemble.members import output
 from ensemble.members.local import _Timer, _Watch
 from ensemble.members.output import Loop, Outputs
 from ensemble.members.output_reader import LONGEST, Stream
@@ -158,6 +159,30 @@ def test_more_values_than_a_job_may_have_do_not_come_at_once(reading: Reading) -
     reading.end()
     assert 1000 <= len(reading.values()) < 60_000
     assert any("more values than can be taken" in note for note in reading.notes())
+
+
+def test_while_it_is_held_nothing_is_delivered_and_afterwards_all_of_it(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that ends meanwhile waits too, for longer than it would wait for a reader that is slow."""
+    monkeypatch.setattr(output, "PATIENCE", 0.2)
+    reading.follow({"x": r"x=(\S+)"}, "out")
+    path = reading.folder / "out"
+    path.write_text("x=1\n")
+    reading.until(lambda: reading.values() == [1.0])
+    reading.outputs.hold(True)
+    with path.open("a") as file:
+        file.write("".join(f"x={n}\n" for n in range(2, 900)))
+    ended: List[int] = []
+    reading.outputs.end(1, lambda: ended.append(1))
+    held = time.monotonic() + 1.0
+    reading.until(lambda: time.monotonic() > held)
+    assert (reading.values(), ended, reading.said) == ([1.0], [], [])
+    monkeypatch.setattr(output, "PATIENCE", PATIENCE)
+    reading.outputs.hold(False)
+    reading.until(lambda: ended)
+    assert reading.values() == [float(n) for n in range(1, 900)]
+    assert reading.said == []
 
 
 def test_a_reader_that_dies_is_started_anew_and_reads_from_the_beginning(reading: Reading) -> None:
