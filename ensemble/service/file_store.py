@@ -7,12 +7,9 @@ acknowledged; later commits survive the death of the process, and the disk has t
 writes a file holds a lock on `<rundir>/<id>/lock` from the creation to the end.
 
 A change that the disk refuses (it is full, say) is kept, with all that come behind it in that ensemble, and tried
-<<<<<<< HEAD
 again until it is done. What waits so, of all ensembles together, is counted in bytes: from FULL on the store asks for no
-more events, until it is down to EASY. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
-=======
-again until it is done. Only ensembles that were created here, or that `take` names, are loaded: others belong to others.
->>>>>>> main
+more events, until it is down to EASY. Only ensembles that were created here, or that `take` names, are loaded: others belong
+to others.
 Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
@@ -85,20 +82,15 @@ class FileStore(Store):
         self._locks: Dict[str, int] = {}
         #: the one that was read last and is not written by us
         self._reading: Optional[Tuple[str, sqlite3.Connection]] = None
-<<<<<<< HEAD
-        #: changes that the disk has refused, and those behind them
+        #: changes that the disk has refused, and those behind them; and why it began to
         self._waiting: Dict[str, Deque[Tuple[_Write, Done, int]]] = {}
-        #: bytes of these
+        self._refused: Dict[str, str] = {}
+        #: bytes of what waits
         self._size = 0
         self._full = False
-=======
-        #: changes that the disk has refused, and those behind them; and why it began to
-        self._waiting: Dict[str, Deque[Tuple[_Write, Done]]] = {}
-        self._refused: Dict[str, str] = {}
 
     def trouble(self, id: str) -> Optional[str]:
         return f"stands still: {self.path(id)}: {self._refused[id]}" if id in self._waiting else None
->>>>>>> main
 
     # ---- writing
 
@@ -208,13 +200,9 @@ class FileStore(Store):
         error = self._try(id, write, done)
         if error is not None:
             self._log(syslog.LOG_ERR, f"{self.path(id)}: {error}: the ensemble stands still until it can be written")
-<<<<<<< HEAD
+            self._refused[id] = error
             self._waiting[id] = deque([(write, done, size)])
             self._weigh(size)
-=======
-            self._refused[id] = error
-            self._waiting[id] = deque([(write, done)])
->>>>>>> main
             self._later(id, _RETRY[0])
 
     def _weigh(self, bytes: int) -> None:
