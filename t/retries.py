@@ -82,7 +82,7 @@ def check_retries(status: Dict[str, Any], rows: List[Dict[str, Any]], said: List
     }
     assert sorted(said) == sorted(
         [
-            *(f"retry {word}" for word in ("fail exit", "fail exit", "signal signal", "slow timeout", "exec exec")),
+            *(f"retry {word}" for word in ("fail fail", "fail fail", "signal signal", "slow timeout", "exec exec")),
             "fail exec 1",
             "fail other 0",
         ]

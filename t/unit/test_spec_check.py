@@ -46,11 +46,7 @@ jobs:
 - {name: scan, command: "x {width}", parameters: {width: [1, 2]}, metrics: {loss: {}}}
 - {name: other, command: "x {height}", parameters: {height: [1, 2]}}
 rules:
-- trigger: start
-  actions:
-  - {name: submit, label: scan, parameters: [{width: 1, more: 2}]}
-  - {name: submit, label: scan, parameters: {width: 1, more: 3}}
-  - {name: submit, label: other}
+- {trigger: start, actions: [{name: submit, label: scan, parameters: [{width: 1, more: 2}]}, {name: submit, label: other}]}
 """
 GROUPS = "one of echo, sleep"
 FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
