@@ -90,10 +90,12 @@ class Rule:
     def plain(self) -> Dict[str, Any]:
         """As a file has it."""
         keys = dict(self.keys)
-        if isinstance(keys.get("action"), Action):
-            keys["action"] = keys["action"].plain()
-        if isinstance(keys.get("actions"), (list, tuple)):
-            keys["actions"] = [one.plain() if isinstance(one, Action) else one for one in keys["actions"]]
+        for key in ("action", "actions"):
+            given = keys.get(key)
+            if isinstance(given, Action):
+                keys[key] = given.plain()
+            elif isinstance(given, (list, tuple)):
+                keys[key] = [one.plain() if isinstance(one, Action) else one for one in given]
         return keys
 
 

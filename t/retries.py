@@ -69,8 +69,8 @@ def check_retries(status: Dict[str, Any], rows: List[Dict[str, Any]], said: List
     }
     tries = {(row["group"], row["attempt"]): (row["result"], row["cause"]) for row in rows}
     assert tries == {
-        ("fail", 0): ("retried", "exit"),
-        ("fail", 1): ("retried", "exit"),
+        ("fail", 0): ("retried", "fail"),
+        ("fail", 1): ("retried", "fail"),
         ("fail", 2): ("success", None),
         ("signal", 0): ("retried", "signal"),
         ("signal", 1): ("success", None),
@@ -78,11 +78,11 @@ def check_retries(status: Dict[str, Any], rows: List[Dict[str, Any]], said: List
         ("slow", 1): ("success", None),
         ("exec", 0): ("retried", "exec"),
         ("exec", 1): ("failed", "exec"),
-        ("other", 0): ("failed", "exit"),
+        ("other", 0): ("failed", "fail"),
     }
     assert sorted(said) == sorted(
         [
-            *(f"retry {word}" for word in ("fail exit", "fail exit", "signal signal", "slow timeout", "exec exec")),
+            *(f"retry {word}" for word in ("fail fail", "fail fail", "signal signal", "slow timeout", "exec exec")),
             "fail exec 1",
             "fail other 0",
         ]

@@ -144,7 +144,7 @@ def why(job: Dict[str, Any]) -> str:
     cause, code, signal, text = (job.get(key) for key in ("cause", "exit_code", "signal", "text"))
     if cause == "timeout":
         said = "time limit"
-    elif cause in ("exit", None) and code is not None:
+    elif cause in ("fail", None) and code is not None:
         said = f"exit code {code}"
     elif cause == "signal" and signal is not None:
         said = f"signal {signal}"

@@ -169,10 +169,11 @@ def _conclude(engine: Engine) -> None:
     if not engine.concluding:
         engine.concluding = True
         terminated, engine.closed = engine.closed and engine.ending != "cancelled", False
-        if not terminated and not engine.end_fired:
-            engine.end_fired = True
+        if not terminated:
             for number in engine.book.on("end", engine.ending):
-                engine.occasion(engine.book.rules[number], Occasion(f"end {engine.ending}", state=engine.ending))
+                # an ensemble that carried on from a limit ends twice; a rule on the end fires once in all
+                if not engine.book.rules[number].fired:
+                    engine.occasion(engine.book.rules[number], Occasion(f"end {engine.ending}", state=engine.ending))
         engine.closed = True
         if engine.jobs or engine.calls.pending:
             return

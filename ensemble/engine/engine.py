@@ -126,8 +126,6 @@ class Engine:
         self.timers: Dict[str, float] = {}
         #: rules by number whose next firing waits for a greater `max_firings`, each with its `Occasion.to_json`
         self.postponed: List[Any] = []
-        #: the rules of the end have fired; they do so once
-        self.end_fired = False
         #: all jobs have ended, and what the rules of the end submitted is running
         self.concluding = False
         #: this fall into idleness has been looked at

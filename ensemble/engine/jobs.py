@@ -213,7 +213,7 @@ class Job:
         elif status is None:
             self.cause = "infrastructure"
         else:
-            self.cause = "signal" if self.signal else "exit"
+            self.cause = "signal" if self.signal else "fail"
 
     def killed_by(self, signal: int) -> None:
         """A rule sends it that signal."""

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 #: the timer for the first of those that wait
 RETRY = "retry:"
 
-#: how a job ended -> the word of `causes`
-_WORDS = {"exit": "fail", **{word: word for word in spec.CAUSES}}
-
 
 class Waiting:
     """Attempts to come, each with its time; those of the same time in the order in which they were put here."""
@@ -105,7 +102,7 @@ def plan(engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
             wait = spec.LOSS_WAIT * 2.0 ** min(max(losses, 0), 10)
         losses += 1
     else:
-        word = _WORDS.get(job.cause or "")
+        word = job.cause if job.cause in spec.CAUSES else None
         code = job.exit_code if word in ("fail", "signal") else None
         if tries >= retries.max or not (word in retries.causes or (code and code in retries.causes)):
             return None

@@ -37,7 +37,6 @@ _PLAIN = (
     "t_frozen",
     "timers",
     "postponed",
-    "end_fired",
     "concluding",
     "idle_seen",
     "resources",

@@ -195,7 +195,7 @@ class Tally:
             if stats.refused:
                 values["refused"] = stats.refused
             if values.get("n", 1) or stats.refused:
-                name = "legacy-pending" if variable == LEGACY_PENDING else variable
+                name = f"{group}-pending" if variable == LEGACY_PENDING else variable
                 state = state or ("pending" if variable in (*VARIABLES, LEGACY_PENDING) else "reported")
                 table.setdefault(group, {}).setdefault(state, {})[name] = values
         return table

@@ -167,6 +167,8 @@ class _Check:
         node = rule.get("trigger")
         trigger = word(node)
         if node is not None and trigger is not None and self._word(node, trigger, "trigger", TRIGGERS):
+            about = word(rule.get("name")) if trigger in targets.WITH_JOB else None
+            self._computed.about(about.partition(".")[0] if about is not None else None)
             self._trigger(rule, trigger)
         actions = rule.get("actions")
         for action in actions.items if actions else ():

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any, Collection, Dict, Optional, Set
 
-from ensemble.spec import arithmetic, condition, expression, heard, metrics, reading, units
+from ensemble.spec import arithmetic, condition, expression, heard, metrics, reading, sampling, units
 from ensemble.spec.expression import EXAMPLE, Expression, Read
-from ensemble.spec.faults import Report, nearest, shown
+from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.metrics import PathError, dunder
 from ensemble.spec.models import NAME, NUMBERS
 from ensemble.spec.reader import Node
@@ -38,6 +38,14 @@ class Computed:
         )
         self._declared = declared
         self._undeclared: Dict[str, None] = {}
+        jobs, rules = root.get("jobs"), root.get("rules")
+        #: group -> what its jobs' points may have; None where it cannot be known
+        self._parameters = sampling.known(jobs.items if jobs else (), rules.items if rules else ())
+        self._about: Optional[str] = None
+
+    def about(self, group: Optional[str]) -> None:
+        """What comes stands in a rule about that group, or about any."""
+        self._about = group
 
     def variables(self) -> None:
         """The names under `variables`."""
@@ -169,6 +177,8 @@ class Computed:
 
     def _named(self, node: Node, offset: int, read: Read) -> None:
         if read.metric is None:
+            if read.event is not None and read.event[:2] == ("job", "params"):
+                self._parameter(node, offset, read.path, read.event[2])
             return
         if read.metric.stat == "var":
             self._declare(node, offset + len("var."), read.metric.variable)
@@ -176,6 +186,20 @@ class Computed:
             inside = self._inside(node)
             end = 0 if inside is None else inside + offset + len(read.path)
             heard.variable(self._report, node, read.metric, self._reported, end)
+
+    def _parameter(self, node: Node, offset: int, path: str, name: str) -> None:
+        """Tell of a parameter that no job has that the rule could be about."""
+        of = self._about
+        if self._parameters is None or (of is not None and of not in self._parameters):
+            return
+        names = sorted(self._parameters[of] if of is not None else set().union(*self._parameters.values()))
+        if name not in names:
+            message = (
+                f"jobs of '{of}' have no parameter {shown(name)}" if of else f"no job has a parameter {shown(name)}"
+            )
+            expected = f"one of {listed(names)}" if names else "parameters of the group"
+            fault = PathError(message, len("event.job.params."), expected, name, names)
+            self._fault(node, fault, offset, path)
 
     def _declare(self, node: Node, offset: int, name: str) -> None:
         """Warn once of a variable that is not declared."""

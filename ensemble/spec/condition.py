@@ -62,7 +62,8 @@ def compile(
     bare = not isinstance(when, str) or bool(_BARE.fullmatch(when))
     if trigger != "metric" and (bare or comparator):
         message = f"when compares a metric, and a rule on {trigger} has none"
-        raise ExpressionError(message, 0, 'an expression with both sides, as in "count.GROUP.failed > 2"')
+        example = "event.value > 2" if trigger == "report" else "count.GROUP.failed > 2"
+        raise ExpressionError(message, 0, f'an expression with both sides, as in "{example}"')
     if bare:
         return Condition("==", _finite(when))
     if comparator and _BARE.fullmatch(comparator["rest"]):

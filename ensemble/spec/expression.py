@@ -29,6 +29,7 @@ from typing_extensions import Protocol
 
 from ensemble.spec import arithmetic, happening, metrics, tokens
 from ensemble.spec.arithmetic import NUMBER, STRING, TRUTH, Maybe, Run
+from ensemble.spec.faults import shown
 from ensemble.spec.metrics import Metric, PathError
 from ensemble.spec.tokens import TRUTHS, ExpressionError, Token
 
@@ -321,6 +322,12 @@ class _Parser:
         if left.kind is not None and right.kind is not None and left.kind != right.kind:
             raise ExpressionError(f"this is {right.kind}, which never equals {left.kind}", right.offset, left.kind)
         for one, other in ((left, right), (right, left)):
+            words = happening.AMONG.get(one.read.event or ()) if one.read is not None else None
+            if words and one.read is not None and other.constant and other.run(None) not in words:
+                word = str(other.run(None))
+                raise ExpressionError(
+                    f"{one.read.path} never is {shown(word)}", other.offset, f"one of {', '.join(words)}", word, words
+                )
             if one.read is not None and one.read.metric is not None and other.constant:
                 number = other.run(None)
                 if isinstance(number, (int, float)):

@@ -12,7 +12,8 @@ from typing import Dict, Optional, Tuple
 from ensemble.spec.arithmetic import NUMBER, STRING
 from ensemble.spec.faults import shown
 from ensemble.spec.metrics import PathError, dunder
-from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS
+from ensemble.spec.models import END_STATES, EVENT_TRIGGERS, JOB_TRIGGERS
+from ensemble.spec.retries import CAUSES
 
 #: what an event may have -> the kind of its value; None is any
 _FIELDS: Dict[str, Optional[str]] = {
@@ -30,6 +31,12 @@ _JOB: Dict[str, Optional[str]] = {
     "cause": STRING,
     "attempt": NUMBER,
     "ranks": STRING,
+}
+
+#: words behind `event` -> all that can stand there, where it is one of a few words
+AMONG: Dict[Tuple[str, ...], Tuple[str, ...]] = {
+    ("state",): END_STATES,
+    ("job", "cause"): (*CAUSES, "infrastructure", "refused", "in-doubt"),
 }
 
 #: trigger -> the first words behind `event`; a trigger that is not here has none

@@ -403,7 +403,7 @@ class Rule(_Model):
     keep_alive: Optional[StrictBool] = Field(
         None,
         description="keeps the ensemble from ending while the rule can fire; without it signal rules do, and heartbeat "
-        "rules that submit",
+        "rules that submit or call a function",
     )
     repetitions: Optional[Repetitions] = Field(1, description="firings in all; unlimited has no end")
     backoff: Times = Field(0, description="occasions skipped between two firings")

@@ -51,6 +51,29 @@ def check_set(job: Node, report: Report) -> None:
         report.add(number, "a latin hypercube of that size would be too large", expected=expected)
 
 
+def known(jobs: Iterable[Node], rules: Iterable[Node]) -> Optional[Dict[str, Set[str]]]:
+    """The parameters that jobs of each group may have; None where a function has a hand in it, or a shape is wrong.
+
+    The nodes are the entries of the file.
+    """
+    names: Dict[str, Set[str]] = {}
+    for job in jobs:
+        name, space = job.get("name"), job.get("parameters")
+        if name is None or (space is not None and (not isinstance(space.value, Space) or space.value.custom)):
+            return None
+        names.setdefault(name.text, set()).update(space.value.names if space is not None else ())
+    for rule in rules:
+        for action in _entries(rule, "actions"):
+            what, label, given = (action.get(key) for key in ("name", "label", "parameters"))
+            if what is None or what.text == "custom":
+                return None
+            if given is not None and label is not None:
+                points = [point.value for point in (given.items if given.kind == "list" else (given,))]
+                for point in points:
+                    names.setdefault(label.text, set()).update(point if isinstance(point, dict) else ())
+    return names
+
+
 def default_sample(space: Space) -> str:
     """What `sample` is where the file does not say it."""
     return "random" if space.drawn else "grid"

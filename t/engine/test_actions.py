@@ -134,7 +134,7 @@ KILLS = [
     ("SIGKILL", Plan(run=50.0), "cancelled", "cancel"),
     ("usr1", Plan(run=50.0), "cancelled", "cancel"),
     ("USR1", Plan(run=50.0, handles=(10,)), "success", None),
-    (10, Plan(run=50.0, handles=(10,), status=EXIT1), "failed", "exit"),
+    (10, Plan(run=50.0, handles=(10,), status=EXIT1), "failed", "fail"),
     ("TERM", Plan(run=20.0, handles=(15,), status=EXIT1), "cancelled", "cancel"),
     ("TERM", Plan(run=20.0, handles=(15,)), "success", None),
     (40, Plan(run=50.0), "cancelled", "cancel"),

@@ -241,11 +241,11 @@ def test_a_submit_without_a_key_is_our_fault(world: Any) -> None:
 ENDED: List[Any] = [
     # plan, result, cause, exit code, signal
     (Plan(), "success", None, 0, None),
-    (Plan(status=3 << 8), "failed", "exit", 3, None),
+    (Plan(status=3 << 8), "failed", "fail", 3, None),
     (Plan(status=11), "failed", "signal", None, 11),
     (Plan(status=11 | 0x80), "failed", "signal", None, 11),
     (Plan(status=(128 + 9) << 8), "failed", "signal", 137, 9),
-    (Plan(status=255 << 8), "failed", "exit", 255, None),
+    (Plan(status=255 << 8), "failed", "fail", 255, None),
     (Plan(status=15, exception=("timeout", "resource allocation expired")), "failed", "timeout", None, 15),
     (Plan(status=15, exception=("cancel", "")), "cancelled", "cancel", None, 15),
     (Plan(status=127 << 8, exception=("exec", "no such file")), "failed", "exec", 127, None),

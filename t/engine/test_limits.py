@@ -215,6 +215,18 @@ def test_a_limit_while_the_last_jobs_clean_up_may_be_raised_as_well(world: Any) 
     assert w.fired("end") != []
 
 
+def test_a_rule_on_the_end_that_a_limit_was_not_still_fires(world: Any) -> None:
+    rules = [START, rule("end", act("submit", "b"), id="done", name="complete")]
+    rules.append(rule("end", LOG, id="halted", name="halted", repetitions="unlimited"))
+    w = world(rules, [{"name": "a", "count": 3}, "b"], limits={"max_jobs": 1}).run()
+    assert (len(w.fired("done")), len(w.fired("halted"))) == (0, 1)
+    w.command("resume", limits={"max_jobs": 9})
+    w.run()
+    assert w.engine.final == "complete"
+    assert (len(w.fired("done")), len(w.fired("halted"))) == (1, 1)
+    assert w.counts("b")["success"] == 1
+
+
 def test_the_rules_of_the_end_fire_once_in_all(world: Any) -> None:
     rules = [START, rule("end", LOG, id="end", repetitions="unlimited")]
     w = world(rules, [{"name": "a", "count": 2}], limits={"max_jobs": 1}).run()

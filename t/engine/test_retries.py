@@ -104,10 +104,10 @@ def test_the_two_budgets_do_not_burn_each_other(world: Any) -> None:
     w = world([START], group(2), plans={"a": plans}).run()
     assert [row["cause"] for row in w.rows()] == [
         "infrastructure",
-        "exit",
+        "fail",
         "infrastructure",
         "infrastructure",
-        "exit",
+        "fail",
         None,
     ]
     assert [s.key.attempt for s in w.submits()] == [0, 1, 2, 3, 4, 5]

@@ -64,7 +64,8 @@ def test_a_rule_that_reads_a_metric_twice_has_one_occasion_a_change(world: Any) 
 def test_conditions_on_what_became_of_a_job(world: Any, when: str, fired: Any) -> None:
     r = rule("job-fail", LOG, id="r", when=when, repetitions="unlimited")
     plans = {"a": [Plan(0.0, 9.9, 3 << 8), Plan(0.0, 19.9, 9)]}
-    w = world([START, r], [{"name": "a", "count": 2}], plans=plans).run()
+    # `b` is there to make x known; a job of `a` has none
+    w = world([START, r], [{"name": "a", "count": 2}, {"name": "b", "parameters": {"x": [1]}}], plans=plans).run()
     assert seconds(w.fired("r")) == fired
 
 

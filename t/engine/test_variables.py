@@ -148,7 +148,7 @@ def test_log_lines(world: Any) -> None:
     line = "{event.group} {event.job.id} {event.job.exit_code} {event.job.cause} {count.a.failed} {var.x} {mean.a.duration} {a}"
     rules = [START, rule("job-fail", act("log", value=line))]
     w = world(rules, plans={"a": Plan(0.0, 5.0, 3 << 8)}, variables={"x": 1 / 3}).run()
-    assert w.logged() == ["a 100 3 exit 1 0.333333 no value {a}"]
+    assert w.logged() == ["a 100 3 fail 1 0.333333 no value {a}"]
 
 
 def test_two_worlds_of_one_spec_have_variables_of_their_own() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.service import supervisor
 from t.faults.counting import Count, ask, chains, connect, dying, each, keys, progress, submit
-from t.flux.processes import gone, until
+from t.flux.processes import alive, gone, until
 from t.flux_instance import running
 
 pytestmark = [pytest.mark.flux, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -48,10 +48,10 @@ def test_the_supervisor_gives_up(flux_instance: Any) -> None:
 
 
 def pid_of_service(instance: Any, parent: int) -> int:
-    """The child of the supervisor, 0 while there is none."""
+    """The living child of the supervisor, 0 while there is none."""
     try:
         with open(f"/proc/{parent}/task/{parent}/children") as children:
-            return int((children.read().split() or ["0"])[0])
+            return next((pid for pid in map(int, children.read().split()) if alive(pid)), 0)
     except OSError:
         return 0
 

@@ -78,7 +78,7 @@ def test_a_job_whose_broker_is_killed_moves_on_and_burns_nothing_of_its_own(plac
     assert [(row["id"], row["result"]) for row in lost] == [(victim["id"], "retried")]
     index = lost[0]["index"]
     tries = [(row["attempt"], row["result"], row["cause"]) for row in rows(place, id) if row["index"] == index]
-    assert tries == [(0, "retried", "infrastructure"), (1, "retried", "exit"), (2, "success", None)]
+    assert tries == [(0, "retried", "infrastructure"), (1, "retried", "fail"), (2, "success", None)]
     assert f"down: {victim['ranks']}" in said(place, id)
     again = place.instance.run(
         "flux", "jobs", "-ano", "{ranks}", *(str(r["id"]) for r in rows(place, id) if r["attempt"])

@@ -59,5 +59,5 @@ rules:
     action: {name: log, value: "{event.group} ended with {event.job.exit_code}, cause {event.job.cause}"}
 """
     records = run(connect(start()), text)
-    assert [r["text"] for r in records if r["type"] == "log"] == ["three ended with 3, cause exit"]
+    assert [r["text"] for r in records if r["type"] == "log"] == ["three ended with 3, cause fail"]
     assert records[-1]["state"] == "complete"

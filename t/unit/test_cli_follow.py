@@ -88,7 +88,7 @@ def test_debug_shows_records(serve: Serve, capsys: pytest.CaptureFixture[str]) -
 
 
 def failed(total: int, **given: Any) -> Dict[str, Any]:
-    rows = [job(n, result="failed", exit_code=n, cause="exit") for n in range(1, total + 1)]
+    rows = [job(n, result="failed", exit_code=n, cause="fail") for n in range(1, total + 1)]
 
     def jobs(payload: Dict[str, Any]) -> Dict[str, Any]:
         return {"jobs": rows[payload["start"] : payload["start"] + payload["max"]], "total": total}
@@ -291,7 +291,7 @@ def test_failures_are_told_up_to_a_number() -> None:
 def test_debug_in_the_file_has_every_event_told() -> None:
     job = {"job": "7", "group": "g"}
     events = [record("job", **job, event=event) for event in ("submit", "alloc")]
-    failed = record("job", **job, event="finish", result="failed", cause="exit", exit_code=1)
+    failed = record("job", **job, event="finish", result="failed", cause="fail", exit_code=1)
     done = record("job", **job, event="finish", result="success", cause=None)
     ends = [done, *[failed] * (TOLD_FAILURES + 2)]
     for debug in (True, False):

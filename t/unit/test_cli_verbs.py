@@ -109,7 +109,7 @@ def test_jobs_come_in_pages(run: Any, serve: Serve) -> None:
 def test_jobs_as_table_and_csv(run: Any, serve: Serve) -> None:
     found = [
         job(1, params={"x": 1}, values={"loss": 1 / 3}),
-        job(2, result="failed", cause="exit", exit_code=3, group="a-group"),
+        job(2, result="failed", cause="fail", exit_code=3, group="a-group"),
         job(3, state="pending", result=None, exit_code=None, t_start=None, t_end=None),
     ]
     service = serve(jobs={"jobs": found, "total": 3})
@@ -117,7 +117,7 @@ def test_jobs_as_table_and_csv(run: Any, serve: Serve) -> None:
     assert service.asked("jobs")[0]["group"] == "sleep"
     assert lines[0].split() == ["JOBID", "GROUP", "STATUS", "EXIT", "CAUSE", "WAIT", "TIME", "X", "LOSS", "RULE"]
     assert lines[1].split() == ["1", "sleep", "success", "0", "1.000s", "2.500s", "1", "0.333333", "rule-1"]
-    assert lines[2].split() == ["2", "a-group", "failed", "3", "exit", "1.000s", "2.500s", "-", "-", "rule-1"]
+    assert lines[2].split() == ["2", "a-group", "failed", "3", "fail", "1.000s", "2.500s", "-", "-", "rule-1"]
     assert lines[3].split() == ["3", "sleep", "pending", "-", "-", "-", "-", "-", "rule-1"]
     rows = list(csv.DictReader(io.StringIO(run("jobs", "x", "--csv").out)))
     assert [row["exit_code"] for row in rows] == ["0", "3", ""]

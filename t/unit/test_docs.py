@@ -56,6 +56,13 @@ def test_the_recorded_run_is_of_the_example() -> None:
         assert load(next(text for _, text in blocks(document)), "hello-world.yaml").spec == example
 
 
+def test_no_table_of_the_language_tells_a_word_twice() -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", LANGUAGE, re.MULTILINE):
+        words = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+        if all(re.fullmatch(r"`[^`]+`", word) for word in words):
+            assert len(words) == len(set(words)), words
+
+
 def test_there_are_files_in_documents() -> None:
     assert len(whole_files()) >= 5
 

@@ -41,6 +41,13 @@ def rule(keys: str) -> str:
     return BASE + f"- {{{keys}, action: {{name: stop}}}}\n"
 
 
+PARAMS = """variables: {n: 1}
+jobs:
+- {name: scan, command: "x {width}", parameters: {width: [1, 2]}, metrics: {loss: {}}}
+- {name: other, command: "x {height}", parameters: {height: [1, 2]}}
+rules:
+- {trigger: start, actions: [{name: submit, label: scan, parameters: [{width: 1, more: 2}]}, {name: submit, label: other}]}
+"""
 GROUPS = "one of echo, sleep"
 FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (act("name: submit, label: ^slep"), "no group is called 'slep'", GROUPS, "sleep"),
@@ -158,6 +165,12 @@ FAULTS: List[Tuple[str, str, Optional[str], Optional[str]]] = [
     (rule("trigger: job-finish, when: '^> 5'"), "when compares a metric, and a rule on job-finish has none", 'an expression with both sides, as in "count.GROUP.failed > 2"', None),
     (rule("trigger: start, when: ^3"), "when compares a metric, and a rule on start has none", None, None),
     (act("name: log, value: 'so many: {count.^slep.success}'"), "no group is called 'slep'", GROUPS, "sleep"),
+    (rule("trigger: report, when: ^3"), "when compares a metric, and a rule on report has none", 'an expression with both sides, as in "event.value > 2"', None),
+    (rule('trigger: job-fail, when: "event.job.cause == ^\'tiemout\'"'), "event.job.cause never is 'tiemout'", None, "timeout"),
+    (rule('trigger: end, when: "^\'success\' == event.state"'), "event.state never is 'success'", "one of complete, failed, cancelled, halted", None),
+    (PARAMS + "- {trigger: job-fail, name: scan, when: var.n > 1 or event.job.params.^wdith > 2, action: {name: stop}}\n", "jobs of 'scan' have no parameter 'wdith'", "one of more, width", "width"),
+    (PARAMS + "- {trigger: report, name: scan.loss, action: {name: log, value: '{event.job.params.^q}'}}\n", "jobs of 'scan' have no parameter 'q'", None, None),
+    (PARAMS + "- {trigger: job-fail, action: {name: set, label: n, value: event.job.params.^q + 1}}\n", "no job has a parameter 'q'", "one of height, more, width", None),
     (act("name: log, value: '{^event.job.id}'"), "a rule on idle has no event.job", "no event.*", None),
 ]  # fmt: skip
 
@@ -213,7 +226,7 @@ def test_a_fault_in_a_rule_hides_none_in_its_action() -> None:
         "trigger: timer, after: 0",
         "trigger: heartbeat, every: 10ms",
         "trigger: job-alloc, name: sleep",
-        "trigger: job-alloc, when: event.data.a.b == 3 and event.job.params.x > 2 and event.group == 'echo'",
+        "trigger: job-alloc, when: event.data.a.b == 3 and event.job.attempt > 2 and event.group == 'echo'",
         "trigger: metric, name: count.sleep.success, when: '> 3 and count.echo.failed == 0'",
         "trigger: metric, name: count.sleep.success, when: event.value > 3",
         "trigger: end, when: event.state != 'halted' and not count.sleep.failed",

@@ -178,3 +178,8 @@ def test_variables_among_the_metrics() -> None:
     assert metrics.get("var.n") == 3
     with pytest.raises(KeyError, match=r"no metric is called 'var\.m'"):
         metrics.get("var.m")
+
+
+def test_a_list_under_action_reaches_the_check_that_says_what_is_wrong() -> None:
+    described = Rule("start", action=[Action("stop")]).plain()
+    assert described == {"trigger": "start", "action": [{"name": "stop"}]}
