@@ -136,14 +136,11 @@ def submit(firing: Firing, action: Action, only: Optional[int] = None) -> None:
                 overrides,
                 point=taken.point,
                 points=taken.points,
+                last=engine.concluding,
             )
             engine.unfinished[group] += count
             engine.tally.bump(group, "active", count)
-            if engine.concluding:
-                for index in range(count):
-                    engine.emit(make_job(engine, batch.job(index)))
-            else:
-                engine.held.put(batch)
+            engine.held.put(batch)
         firing.index += count
         total += count
     if refused:

@@ -33,8 +33,13 @@ RATE = "rate"
 
 
 def pump(engine: Engine) -> None:
-    """Send what is held, as far as the pause and the limits allow."""
-    while engine.held.total and engine.ending is None and not engine.paused and engine.final is None:
+    """Send what is held, as far as the pause and the limits allow; at the end, what its rules have asked for.
+
+    A limit that halts keeps no rule of the end from cleaning up: these fire once, and have no `max_jobs`.
+    """
+    while engine.final is None and engine.held.total:
+        if not engine.held.last if engine.concluding else engine.ending is not None or engine.paused:
+            return
         if engine.unanswered >= WINDOW:
             return
         if engine.limits["max_active"] is not None and len(engine.jobs) >= engine.limits["max_active"]:
@@ -43,7 +48,7 @@ def pump(engine: Engine) -> None:
         if wait is not None:
             engine.set_timer(RATE, engine.t + wait)
             return
-        if engine.sent >= engine.limits["max_jobs"]:
+        if not engine.concluding and engine.sent >= engine.limits["max_jobs"]:
             halt(engine, "max_jobs", f"{engine.sent} jobs have been submitted")
             return
         batch = engine.held.take()
@@ -155,13 +160,18 @@ def look(engine: Engine) -> None:
                 engine.idle_seen = False
         if engine.ending is None and not _busy(engine) and not any(r.keeps_alive for r in engine.book.rules):
             engine.ending, engine.reason = verdict.judge(engine)
-    if engine.ending is not None and not engine.jobs and not engine.calls.pending:
+    if engine.ending is not None and not _ending(engine):
         _conclude(engine)
+
+
+def _ending(engine: Engine) -> bool:
+    """Is there anything that the end waits for?"""
+    return bool(engine.jobs or engine.calls.pending or (engine.concluding and engine.held.last))
 
 
 def _conclude(engine: Engine) -> None:
     """All jobs have ended: the rules of the end, and the final state once what they submitted has ended too."""
-    if engine.ending != "halted":
+    if engine.ending != "halted" and not engine.concluding:
         drop(engine)
     assert engine.ending is not None
     if engine.ending == "complete":
@@ -175,7 +185,7 @@ def _conclude(engine: Engine) -> None:
                 if not engine.book.rules[number].fired:
                     engine.occasion(engine.book.rules[number], Occasion(f"end {engine.ending}", state=engine.ending))
         engine.closed = True
-        if engine.jobs or engine.calls.pending:
+        if _ending(engine):
             return
     engine.final, engine.t_end = engine.ending, engine.t
     engine.ending = None

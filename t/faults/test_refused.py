@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
@@ -65,8 +65,9 @@ def test_more_than_there_is(instance: FluxInstance) -> None:
     """Flux takes these and then finds that it can never run them."""
     id = submit_here(instance, group(", tasks: 4000"))
     assert ended(instance, id)["groups"]["a"]["failed"] == 3
-    rows = ask(instance, "jobs", {"id": id, "max": 100})["jobs"]
-    assert [(row["cause"], "unsatisfiable" in row["note"]) for row in rows] == [("exception", True)] * 3
+    # the last rows are on their way to the store as the end is told
+    jobs = until(lambda: _rows(instance, id, 3), "rows of all jobs")
+    assert [(row["cause"], "unsatisfiable" in row["note"]) for row in jobs] == [("exception", True)] * 3
 
 
 def test_a_queue_that_is_disabled(instance: FluxInstance) -> None:
@@ -110,3 +111,9 @@ def halted(instance: FluxInstance, id: str) -> Any:
 def submit_here(instance: FluxInstance, text: str) -> str:
     submitter = {"environment": {"PATH": "/usr/bin:/bin"}, "cwd": str(instance.folder)}
     return str(request(instance, "submit", {"text": text, "submitter": submitter})["id"])
+
+
+def _rows(instance: FluxInstance, id: str, count: int) -> List[Dict[str, Any]]:
+    """The rows of an ensemble once there are so many; until then none."""
+    rows: List[Dict[str, Any]] = ask(instance, "jobs", {"id": id, "max": 100})["jobs"]
+    return rows if len(rows) >= count else []
