@@ -274,6 +274,18 @@ def test_long_files_say_why() -> None:
     assert not silent, "split these, or say in the header why they have so many lines: " + ", ".join(silent)
 
 
+def merge_marks(text: str) -> List[int]:
+    """The lines in which an unfinished merge has left its marks."""
+    return [number for number, line in enumerate(text.splitlines(), 1) if line[:8] in ("<" * 7 + " ", ">" * 7 + " ")]
+
+
+def test_no_merge_was_left_unfinished() -> None:
+    texts = [*sources(), *(path for folder in ("doc", "examples") for path in (TOP / folder).iterdir())]
+    marked = {str(path.relative_to(TOP)): merge_marks(path.read_text()) for path in texts if path.suffix != ".pyc"}
+    assert not {name: lines for name, lines in marked.items() if lines}
+    assert merge_marks("a\n" + "<" * 7 + " HEAD\nb\n" + ">" * 7 + " main\n") == [2, 4]
+
+
 def called(function: ast.AST) -> Set[str]:
     """The names of what a function calls, the last part of each."""
     calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
