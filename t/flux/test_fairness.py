@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """In a real instance: one ensemble with very much to do and a storm of others' jobs leave the rest their turn."""
 
+# Without Flux nothing of this can be imported: the skip has to come first.
+
 from __future__ import annotations
 
 import os
@@ -9,6 +11,11 @@ from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
+
+try:
+    import flux  # noqa: F401
+except ImportError as exc:
+    pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
 from ensemble.members.flux_requests import STEADY, WINDOW
 from t.flux.processes import until

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The store in the KVS keeps its promise, also while the KVS does not take changes, and past damaged records."""
 
+# Without Flux nothing of this can be imported: the skip has to come first.
+
 from __future__ import annotations
 
 import errno
@@ -9,6 +11,11 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
+
+try:
+    import flux  # noqa: F401
+except ImportError as exc:
+    pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
 from ensemble.service import kvs_store
 from ensemble.service.kvs_store import KvsStore
