@@ -17,7 +17,7 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.service import kvs_store
+from ensemble.service import kvs_segments, kvs_store, kvs_writer
 from ensemble.service.kvs_store import KvsStore
 from ensemble.service.store import Snapshot, Store
 from t.unit.store_promise import Promise, Shop, all_records, all_rows, commit, given, status
@@ -53,6 +53,12 @@ class KvsShop(Shop):
             self.handle.reactor_run(flags=lib.FLUX_REACTOR_NOWAIT)
             time.sleep(0.0005)
 
+    def quiet(self) -> None:
+        """Wait until nothing is on its way, nor put off."""
+        assert isinstance(self.store, KvsStore)
+        writer = self.store._writer
+        self.settle(lambda: not (writer._sent or writer._put_off or writer._waiting))
+
     def buckets(self, id: str, kind: str) -> Dict[str, List[str]]:
         """The directories of a kind of line, and the names in each."""
         assert isinstance(self.store, KvsStore)
@@ -87,11 +93,11 @@ class TestPromise(Promise):
 
 
 def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
-    monkeypatch.setattr(kvs_store, "BUCKET", 30)
+    monkeypatch.setattr(kvs_segments, "LINES", 10)
+    monkeypatch.setattr(kvs_segments, "BUCKET", 30)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 96))
-    assert isinstance(shop.store, KvsStore)
+    shop.quiet()
     for kind in ("log", "records", "rows"):
         assert [len(names) for names in shop.buckets("bbb", kind).values()] == [3, 3, 3, 1]
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
@@ -111,22 +117,22 @@ class Faults:
 
     def __init__(self, store: KvsStore, after: bool, times: int) -> None:
         self.left = times
-        self._plain = store._transact
+        self._plain = store._writer._transact
         self._after = after
-        store._transact = self  # type: ignore[method-assign, assignment]
+        store._writer._transact = self  # type: ignore[method-assign, assignment]
 
-    def __call__(self, changes: Any) -> Any:
+    def __call__(self, puts: Any, sync: bool) -> Any:
         if not self.left:
-            return self._plain(changes)
+            return self._plain(puts, sync)
         self.left -= 1
         if self._after:
-            self._plain(changes).get()
+            self._plain(puts, sync).get()
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "done all the same"])
 def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(shop: KvsShop, monkeypatch: Any, after: bool) -> None:
-    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
+    monkeypatch.setattr(kvs_writer, "_RETRY", (0.01, 0.05))
     shop.reopen()
     shop.create("bbb")
     shop.create("ccc")
@@ -203,8 +209,8 @@ DAMAGE = {
     "nothing submitted": ("given", None),
     "no name": ("given", json.dumps({"format": 1, "text": "x"})),
     "a newer format": ("given", json.dumps({"format": 99, **given()})),
-    "an event": ("log.0.1.lines", '[1,[1,"x"],[]]\n[2,[1,\n[3,[1,"x"],[]]\n'),
-    "a gap": ("log.0.1.lines", '[1,[1,"x"],[]]\n[3,[1,"x"],[]]\n'),
+    "an event": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[2,[1,\n[3,[1,"x"],[],[],[]]\n'),
+    "a gap": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[3,[1,"x"],[],[],[]]\n'),
     "a strange key": ("log.x", "1"),
     "a directory": ("snapshot.x", "1"),
     "a snapshot": ("snapshot", '{"number": 1}'),
@@ -235,7 +241,7 @@ def test_a_damaged_record_is_quarantined_and_hurts_no_other(shop: KvsShop, name:
 
 
 def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 3)
+    monkeypatch.setattr(kvs_segments, "LINES", 3)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 8))
     shop.put("ensemble.bbb.rows.0.0.lines", "[0,{")
@@ -243,6 +249,84 @@ def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch:
     assert loaded["bbb"].damaged is None
     assert all_rows(shop.store, "bbb", 10) == [4, 5, 6, 7]
     assert any("rows.0.0.lines cannot be read" in text for _, text in shop.logged)
+
+
+def patient(number: int) -> Any:
+    return commit(number)._replace(patient=True)
+
+
+def test_what_nobody_waits_for_goes_with_what_somebody_waits_for(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
+    shop.reopen()
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    sent = count_transactions(shop.store)
+    said: List[int] = []
+    for number in (1, 2, 3):
+        shop.store.commit("bbb", patient(number), lambda error, number=number: said.append(number))  # type: ignore[misc]
+    shop.handle.rpc("broker.ping", {}).get()
+    shop.settle(lambda: True)
+    assert (said, sent) == ([], [])
+    shop.store.commit("bbb", commit(4), lambda error: said.append(4))
+    shop.settle(lambda: said)
+    assert said == [1, 2, 3, 4], "in order"
+    assert len(sent) == 1
+    assert {key.split(".")[2] for key in sent[0]} == {"log"}, "records and rows wait on"
+    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4], "and are seen"
+    # nothing may overtake: with the log's lines the snapshot makes their records and rows go
+    shop.store.commit("bbb", patient(5), lambda error: said.append(5))
+    shop.wait(lambda done: (shop.store.snapshot("bbb", Snapshot(5, 5, {})), shop.store.end("bbb", None, done)))
+    assert {key.split(".")[2] for puts in sent[1:] for key in puts} == {"log", "records", "rows", "snapshot", "end"}
+    assert said == [1, 2, 3, 4, 5]
+    shop.reopen(clean=False)
+    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4, 5]
+
+
+def test_what_is_gathered_is_sent_after_a_moment(shop: KvsShop) -> None:
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    sent = count_transactions(shop.store)
+    said: List[Any] = []
+    for number in range(1, 11):
+        shop.store.commit("bbb", patient(number), said.append)
+    shop.settle(lambda: len(said) == 10)
+    assert len(sent) == 1
+    assert {key.split(".")[2] for key in sent[0]} == {"log", "records", "rows"}
+    shop.commit("bbb", 11)
+    shop.settle(lambda: len(sent) == 3)
+    assert [{key.split(".")[2] for key in puts} for puts in sent[1:]] == [{"log"}, {"records", "rows"}]
+
+
+def test_records_and_rows_of_a_service_that_died_are_found_in_the_log(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
+    shop.reopen()
+    shop.create("bbb")
+    shop.commit("bbb", *range(1, 31))
+    assert shop.buckets("bbb", "log")
+    for kind in ("records", "rows"):
+        assert not shop.buckets("bbb", kind)
+    for _ in range(3):
+        shop.reopen(clean=False)
+        assert shop.loaded(clean=False)["bbb"].seq == 30
+        for step in (4, 100):
+            assert all_rows(shop.store, "bbb", step) == all_records(shop.store, "bbb", step) == list(range(1, 31))
+    shop.commit("bbb", 31)
+    shop.loaded(clean=True)
+    shop.commit("bbb", 32)
+    assert all_rows(shop.store, "bbb", 7) == all_records(shop.store, "bbb", 7) == list(range(1, 33))
+    assert shop.buckets("bbb", "records"), "they have keys of their own by now"
+
+
+def count_transactions(store: KvsStore) -> List[List[str]]:
+    """The keys of each transaction that is sent from now on."""
+    plain, sent = store._writer._transact, []
+
+    def counting(puts: Any, sync: bool) -> Any:
+        sent.append([put.key for put in puts])
+        return plain(puts, sync)
+
+    store._writer._transact = counting  # type: ignore[method-assign]
+    return sent
 
 
 def test_it_is_the_primary_namespace_also_within_a_job(shop: KvsShop, monkeypatch: Any) -> None:
@@ -264,13 +348,13 @@ def test_a_store_that_is_closed_keeps_what_was_on_its_way(shop: KvsShop) -> None
 
 
 def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
-    monkeypatch.setattr(kvs_store, "BUCKET", 30)
+    monkeypatch.setattr(kvs_segments, "LINES", 10)
+    monkeypatch.setattr(kvs_segments, "BUCKET", 30)
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 30)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 101))
-    assert isinstance(shop.store, KvsStore)
+    shop.quiet()
     for _ in range(2):
         kept = [one["seq"] for one in shop.store.records("bbb", 0, 1000)]
         assert kept == list(range(71, 101)), "a segment goes once nothing in it is among the last 30"
@@ -284,7 +368,7 @@ def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) ->
 
 def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: KvsShop, monkeypatch: Any) -> None:
     """Ten times the events, with a snapshot every 100 of them, and no more bytes."""
-    monkeypatch.setattr(kvs_store, "SEGMENT", 20)
+    monkeypatch.setattr(kvs_segments, "LINES", 20)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 200)
     shop.create("bbb")
     sizes: List[int] = []
@@ -293,8 +377,8 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
             shop.store.commit("bbb", commit(number)._replace(rows=[]), lambda error: None)
         shop.store.snapshot("bbb", Snapshot(begin + 99, begin + 99, {"t": 1.0}))
         if begin in (301, 3901):
-            shop.settle(lambda: not shop.store._sent)  # type: ignore[attr-defined]
             assert isinstance(shop.store, KvsStore)
+            shop.quiet()
             measured = shop.store.measure("bbb")
             assert set(measured) == {"given", "log", "records", "rows", "snapshot", "end", "keys"}
             sizes.append(sum(measured.values()))
@@ -303,9 +387,9 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
 
 def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
     """Told once when too much waits, and once when that is over; a snapshot is no pressure."""
-    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
-    monkeypatch.setattr(kvs_store, "FULL", 2000)
-    monkeypatch.setattr(kvs_store, "EASY", 500)
+    monkeypatch.setattr(kvs_writer, "_RETRY", (0.01, 0.05))
+    monkeypatch.setattr(kvs_writer, "FULL", 2000)
+    monkeypatch.setattr(kvs_writer, "EASY", 500)
     told: List[bool] = []
     shop.store.pressure = told.append
     shop.create("bbb")
@@ -321,9 +405,10 @@ def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
     assert told == [True]
     assert 5 < number < 30
     shop.settle(lambda: len(done) == number)
+    shop.settle(lambda: len(told) == 2)
     assert faults.left == 0
     assert told == [True, False]
-    assert shop.store._size == 0
+    shop.settle(lambda: not shop.store._writer._size)  # type: ignore[attr-defined]
 
 
 def test_of_an_ended_one_little_is_read_before_it_is_asked_for(shop: KvsShop, monkeypatch: Any) -> None:
