@@ -237,13 +237,7 @@ class Computed:
         )
 
     def _inside(self, node: Node) -> Optional[int]:
-        """How far the text of a scalar begins behind its position; None where it is not written as it reads."""
-        line = self._report.lines[node.line - 1] if node.line <= len(self._report.lines) else ""
-        for quote in (0, 1):
-            start = node.column - 1 + quote
-            if line.startswith(node.text, start):
-                return quote
-        return None
+        return self._report.inside(node, node.text)
 
 
 class _Nothing:
