@@ -22,9 +22,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
 
+from typing_extensions import Protocol
+
 from ensemble.engine.calls import Pending
 from ensemble.errors import MemberError
-from ensemble.members.base import Member, Submitter, Timer, Watch
+from ensemble.members.base import Submitter, Timer, Watch
 from ensemble.members.guard import Log
 from ensemble.service.store import Store
 from ensemble.spec.custom import ENTRY_POINTS
@@ -90,12 +92,22 @@ def most_memory() -> int:
     return max(1 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 
+class Loop(Protocol):
+    """What is needed of a member, or of what stands for one."""
+
+    uri: Optional[str]
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer: ...
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch: ...
+
+
 class Functions:
     """Calls the functions of one ensemble. All methods are called from the member's event loop."""
 
     def __init__(
         self,
-        member: Member,
+        member: Loop,
         where: Surroundings,
         *,
         request: Callable[[str], Optional[Dict[str, Any]]],
@@ -224,7 +236,7 @@ class _Worker:
 
     def __init__(
         self,
-        member: Member,
+        member: Loop,
         where: Surroundings,
         heard: Callable[[Dict[str, Any]], None],
         lost: Callable[[], None],

@@ -23,7 +23,7 @@ others with each release. Length, tokens and nesting are bounded here, numbers i
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Collection, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Collection, Container, List, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
@@ -126,9 +126,19 @@ class Expression:
         return self.text
 
 
-def compile(text: str, groups: Collection[str], trigger: Optional[str] = None) -> Expression:
-    """The expression that a text is, in a file with these groups. Raises ExpressionError."""
-    return _Parser(text, tokens.tokens(text), groups, trigger).run()
+def compile(
+    text: str,
+    groups: Collection[str],
+    trigger: Optional[str] = None,
+    *,
+    resolve: Optional[Callable[[str, Collection[str], Optional[str], int], Read]] = None,
+    words: Container[str] = (),
+) -> Expression:
+    """The expression that a text is, in a file with these groups. Raises ExpressionError.
+
+    Where paths are others than those of rules, `resolve` says what one names, and `words` are those without a point.
+    """
+    return _Parser(text, tokens.tokens(text, words), groups, trigger, resolve).run()
 
 
 def resolve(path: str, groups: Collection[str], trigger: Optional[str] = None, offset: int = 0) -> Read:
@@ -160,8 +170,16 @@ _END = Token("end", "", -1)
 class _Parser:
     """The tokens into closures: one method a line of the grammar."""
 
-    def __init__(self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        found: List[Token],
+        groups: Collection[str],
+        trigger: Optional[str],
+        names: Optional[Callable[[str, Collection[str], Optional[str], int], Read]] = None,
+    ) -> None:
         self._text = text
+        self._resolve = names or resolve
         self._tokens = found
         self._at = 0
         self._nesting = 0
@@ -301,7 +319,7 @@ class _Parser:
 
     def _path(self, token: Token) -> _Part:
         try:
-            read = resolve(token.text, self._groups, self._trigger, token.offset)
+            read = self._resolve(token.text, self._groups, self._trigger, token.offset)
         except PathError as exc:
             expected = exc.expected
             if "-" in token.text[exc.offset :]:
