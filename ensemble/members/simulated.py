@@ -366,7 +366,7 @@ class SimulatedMember(Member):
             self._put(owner, Refused(self._now, action.key, f"{reason} (group '{action.group}')"))
             return
         self._last = id = self._last + 1
-        urgency = int(overrides["urgency"] if "urgency" in overrides else jobs.urgency)
+        urgency = int(overrides.get("urgency", jobs.urgency))
         job = self._jobs[id] = _Job(id, owner, action, asked, urgency)
         now = self._now
         self._outbox.append((owner, JobEvent(now, id, "submit", _NOTHING, action.key)))
@@ -470,7 +470,9 @@ class SimulatedMember(Member):
 
     # ---- acting on jobs
 
-    def _act(self, owner: _Open, action: Union[Cancel, Kill, Urgency], act: Callable[[_Job, Any], Optional[str]]) -> None:
+    def _act(
+        self, owner: _Open, action: Union[Cancel, Kill, Urgency], act: Callable[[_Job, Any], Optional[str]]
+    ) -> None:
         job = self._jobs.get(action.id)
         if job is not None and job.owner.id == owner.id:
             error = act(job, action)

@@ -72,8 +72,10 @@ class Nodes:
         if sum(times >= most for times in fitting) < max(1, nodes):
             of = f"{most} tasks" if most > 1 else "a task"
             what = f"{most * cores} cores" + (f" and {most * gpus} GPUs" if gpus else "")
-            return f"{of} on one node asks for {what}, and no node has as many" if nodes < 2 else (
-                f"it asks for {nodes} nodes with {what} each, and there are not as many"
+            return (
+                f"{of} on one node asks for {what}, and no node has as many"
+                if nodes < 2
+                else (f"it asks for {nodes} nodes with {what} each, and there are not as many")
             )
         if sum(fitting) < tasks:
             return f"its {tasks} tasks ask for more cores or GPUs than there are"
@@ -127,7 +129,9 @@ class Nodes:
     def _ordered(self, whole: bool) -> List[int]:
         """Ranks with something free, or all that are wholly free: most free cores first."""
         free = self._free
-        ranks = [rank for rank, (cores, _) in enumerate(free) if cores and (not whole or free[rank] == self.sizes[rank])]
+        ranks = [
+            rank for rank, (cores, _) in enumerate(free) if cores and (not whole or free[rank] == self.sizes[rank])
+        ]
         return sorted(ranks, key=lambda rank: -free[rank][0])
 
     def _spread(self, request: Request) -> Optional[Placement]:

@@ -9,6 +9,7 @@ answered within TIME_LIMIT is ended with its worker; the next call starts anothe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -130,6 +131,8 @@ class Functions:
         self._active: Optional[str] = None
         self._last = ""
         self._worker: Optional[_Worker] = None
+        #: the last one that was ended
+        self._ended: Optional[_Worker] = None
         self._timer: Optional[Timer] = None
         self._soon: Optional[Timer] = None
 
@@ -147,6 +150,11 @@ class Functions:
             self._soon.cancel()
             self._soon = None
         self._end_worker()
+
+    def wait(self) -> None:
+        """After `close`, where no event loop runs any more: block until the worker has ended, which does not take long."""
+        if self._ended is not None:
+            self._ended.wait()
 
     def _next(self) -> None:
         """Make the next call from the event loop: the engine is at rest then, and all that it did is in its state."""
@@ -210,6 +218,7 @@ class Functions:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
+            self._ended = worker
 
 
 def _sound(data: Dict[str, Any]) -> Dict[str, Any]:
@@ -338,6 +347,12 @@ class _Worker:
             self._member.call_at(self._clock() + _GRACE, self._make_sure)
         elif self._process.returncode != 0:
             self._sweep()
+
+    def wait(self) -> None:
+        """Block until it has ended, and have it killed where it does not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
+        self._make_sure()
 
     def _make_sure(self) -> None:
         if self._process.poll() is None:

@@ -132,6 +132,7 @@ class Simulation:
             gc.set_threshold(*thresholds)
             if self._functions is not None:
                 self._functions.close()
+                self._functions.wait()
             if self._aside is not None:
                 self._aside.close()
             self.member.stop()
@@ -165,7 +166,7 @@ class Simulation:
         about = None
         if kind is JobEvent:
             self._quiet = 0
-            about = engine.by_id.get(event.id)  # type: ignore[union-attr]
+            about = engine.by_id.get(event.id)  # type: ignore[union-attr, arg-type]
         else:
             self._quiet += 1
         self.events += 1

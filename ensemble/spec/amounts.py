@@ -71,13 +71,19 @@ def _triangular(random: Random, left: float, mode: float, right: float) -> float
 
 DISTRIBUTIONS: Dict[str, Kind] = {
     "uniform": Kind(("low", "high"), lambda r, low, high: r.uniform(low, high), "anything between, all alike"),
-    "normal": Kind(("mean", "std"), lambda r, mean, std: r.normalvariate(mean, abs(std)), "mean and standard deviation"),
-    "lognormal": Kind(("mean", "std"), _lognormal, "mean and standard deviation of what is drawn, not of its logarithm"),
+    "normal": Kind(
+        ("mean", "std"), lambda r, mean, std: r.normalvariate(mean, abs(std)), "mean and standard deviation"
+    ),
+    "lognormal": Kind(
+        ("mean", "std"), _lognormal, "mean and standard deviation of what is drawn, not of its logarithm"
+    ),
     "exponential": Kind(("mean",), _exponential, "its mean"),
     "gamma": Kind(("shape", "scale"), _gamma, "the mean is shape * scale"),
     "weibull": Kind(("shape", "scale"), _weibull, "scale times numpy's weibull(shape)"),
     "triangular": Kind(("left", "mode", "right"), _triangular, "least, most likely and greatest value"),
-    "choice": Kind(("...",), lambda r, *values: values[int(r.random() * len(values))], "one of the arguments, all alike"),
+    "choice": Kind(
+        ("...",), lambda r, *values: values[int(r.random() * len(values))], "one of the arguments, all alike"
+    ),
 }
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\(", re.ASCII)
@@ -180,6 +186,7 @@ def _number(value: Any) -> Optional[float]:
 
 def compile(text: str, names: Optional[Collection[str]]) -> Expression:
     """An expression of parameters and WORDS. Raises ExpressionError."""
+
     def resolve(path: str, groups: Any, trigger: Any, offset: int = 0) -> Read:
         first, dot, rest = path.partition(".")
         if not dot and first in WORDS:

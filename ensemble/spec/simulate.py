@@ -95,7 +95,9 @@ class Simulated(_Model):
 class Sent(_Model):
     """A signal from outside."""
 
-    name: Annotated[str, As(units.filled, ({"type": "string", "minLength": 1},))] = Field(description="the signal's name")
+    name: Annotated[str, As(units.filled, ({"type": "string", "minLength": 1},))] = Field(
+        description="the signal's name"
+    )
     at: _Duration = Field(description="when it comes: time from the start of the ensemble")
     data: Dict[str, _Plain] = Field(default_factory=dict, description="what event.data has")
 

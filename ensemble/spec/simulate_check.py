@@ -37,7 +37,7 @@ def check(root: Node, report: Report) -> None:
                 f"no group is called {shown(name)}",
                 value=name,
                 expected=f"one of {listed(dict.fromkeys(names))}",
-                suggestion=lambda name=name: nearest(name, names),
+                suggestion=nearest(name, names),
             )
         elif group.kind == "map":
             of = None if params is None else params.get(name, set())
@@ -120,3 +120,15 @@ def parameters(spec: Spec) -> Dict[str, Optional[Set[str]]]:
             if action.parameters is not None and of is not None:
                 of.update(name for point in action.parameters for name in point)
     return found
+
+
+def amounts_of(said: Simulated, names: Optional[Collection[str]]) -> None:
+    """Look at all that is drawn for a group with these parameters. Raises PathError at the first fault."""
+    if said.duration is not None:
+        amounts.read(said.duration, names, seconds=True)
+    for way in said.fail:
+        amounts.share(way.rate, names)
+    for told in said.metrics.values():
+        amounts.read(told.value, names)
+        if told.noise is not None:
+            amounts.read(told.noise, names)
