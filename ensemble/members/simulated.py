@@ -10,6 +10,8 @@ event has happened at the event's own time. Jobs start in order of urgency, then
 does not fit holds back those behind it (Flux calls it fcfs). Urgency 0 holds a job. Events have the names, order and
 contexts of a Flux journal (RFC 21), and statuses are coded as the Flux shell codes them (death by signal N is exit code
 128 + N). A job beyond its time limit, cancelled, or killed ends at that moment, unless its fate says that it lives on.
+
+It has more than 400 lines because jobs, their queue, their events and the clock are one state that no part owns alone.
 """
 
 from __future__ import annotations
@@ -25,10 +27,8 @@ from typing import (
     Deque,
     Dict,
     FrozenSet,
-    Iterator,
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
     Set,
@@ -53,39 +53,19 @@ from ensemble.engine.events import (
 )
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
-from ensemble.members.simulated_nodes import Nodes, Placement, Request
-from ensemble.spec import templates
-from ensemble.spec.models import JobSet, Spec
+from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
+from ensemble.members.simulated_nodes import Nodes, Placement
+from ensemble.spec.models import Spec
 
 #: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
 KILL_TIMEOUT = 5.0
 #: signals that do nothing to a process that does not ask for them
 _HARMLESS = frozenset((signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP))
-PENDING, RUNNING = "pending", "running"
 #: what is to happen to a job
 _END, _LIMIT, _KILL, _REPORT = "end", "limit", "kill", "report"
 _NOTHING: Dict[str, Any] = {}
 _SUCCESS: Dict[str, Any] = {"status": 0}
 _FREED: Dict[str, Any] = {"ranks": "all", "final": True}
-
-
-class Fate(NamedTuple):
-    """What becomes of a job that runs."""
-
-    #: seconds; `math.inf` runs until it is ended
-    duration: float
-    #: wait status of its end
-    status: int = 0
-    #: type and note of an exception before its end
-    exception: Optional[Tuple[str, str]] = None
-    #: what it reports, in order of time: seconds since its start, and values by variable
-    reports: Optional[Iterator[Tuple[float, Mapping[str, float]]]] = None
-    #: signals that it survives
-    survives: FrozenSet[int] = frozenset()
-
-
-#: what becomes of a job of that submission
-Draw = Callable[[Submit], Fate]
 
 
 class _Timer(Timer):
@@ -98,79 +78,6 @@ class _Timer(Timer):
 
     def cancel(self) -> None:
         self.callback = None
-
-
-class _Open:
-    """An open ensemble."""
-
-    def __init__(self, id: str, spec: Spec, events: FrozenSet[str]) -> None:
-        self.id = id
-        self.groups = spec.groups
-        self.events = frozenset(BASE_EVENTS) | events
-        sets = [(group, n, one) for group, sets in self.groups.items() for n, one in enumerate(sets)]
-        #: (group, set) -> what its jobs ask for where an action says nothing else
-        self.requests = {(group, n): request(one, {}) for group, n, one in sets}
-        #: and the places for parameters that do not take any value
-        self._formats = {
-            (group, n): [hole for _, text in templates.texts(one) for hole in templates.holes(text) if hole.format]
-            for group, n, one in sets
-        }
-
-    def unfit(self, action: Submit) -> Optional[str]:
-        """Why a job's values cannot stand where its texts want them; None where they can."""
-        try:
-            for hole in self._formats[action.group, action.set]:
-                if hole.name in action.params:
-                    templates.formatted(action.params[hole.name], hole)
-        except ValueError as exc:
-            return str(exc)
-        return None
-
-
-class _Job:
-    """A job that has not ended."""
-
-    __slots__ = (
-        "act",
-        "asked",
-        "doomed",
-        "fate",
-        "id",
-        "owner",
-        "place",
-        "report",
-        "reported",
-        "state",
-        "t",
-        "t_start",
-        "urgency",
-    )
-
-    def __init__(self, id: JobId, owner: _Open, act: Submit, asked: Request, urgency: int) -> None:
-        self.id = id
-        self.owner = owner
-        #: its submission
-        self.act = act
-        self.asked = asked
-        self.urgency = urgency
-        self.state = PENDING
-        #: of its last event that a job may have more than once
-        self.t = -1.0
-        self.t_start = 0.0
-        self.place: Placement = ()
-        self.fate: Optional[Fate] = None
-        #: the next one, and how many there were
-        self.report: Optional[Tuple[float, Mapping[str, float]]] = None
-        self.reported = 0
-        #: the signal that was sent to end it, with its wait status; None until then
-        self.doomed: Optional[int] = None
-
-
-def request(jobs: JobSet, overrides: Mapping[str, Any]) -> Request:
-    """What a job of that set asks for."""
-    nodes = overrides.get("nodes", jobs.nodes) or 0
-    tasks = overrides.get("tasks", jobs.tasks) or max(1, nodes)
-    return Request(nodes, tasks, jobs.cores, jobs.gpus, jobs.exclusive)
 
 
 class SimulatedMember(Member):
@@ -189,17 +96,17 @@ class SimulatedMember(Member):
         self._draw = draw
         self._now = start
         self._deliver: Optional[Deliver] = None
-        self._ensembles: Dict[str, _Open] = {}
-        self._jobs: Dict[JobId, _Job] = {}
+        self._ensembles: Dict[str, OpenEnsemble] = {}
+        self._jobs: Dict[JobId, Job] = {}
         self._last = 0
         self._recovering: List[Tuple[str, Tuple[JobId, ...], Tuple[Submit, ...]]] = []
         #: (-urgency, id) of jobs that may start; those that were cancelled or got another urgency are skipped
         self._queue: List[Tuple[int, JobId]] = []
         #: something has happened that may let a job start
         self._unsettled = False
-        self._outbox: Deque[Tuple[_Open, Event]] = deque()
+        self._outbox: Deque[Tuple[OpenEnsemble, Event]] = deque()
         #: what is to happen: when, in which order, and what (a timer, or a job's end, or its next report, or its death)
-        self._agenda: List[Tuple[float, int, Union[_Timer, Tuple[_Job, str]]]] = []
+        self._agenda: List[Tuple[float, int, Union[_Timer, Tuple[Job, str]]]] = []
         self._order = 0
         self._running = 0
         #: seconds times cores, and times nodes, that jobs have had so far, by the time of `_counted`
@@ -259,7 +166,7 @@ class SimulatedMember(Member):
                 return True
         return False
 
-    def _at(self, when: float, what: Union[_Timer, Tuple[_Job, str]]) -> None:
+    def _at(self, when: float, what: Union[_Timer, Tuple[Job, str]]) -> None:
         self._order += 1
         heapq.heappush(self._agenda, (when, self._order, what))
 
@@ -277,7 +184,7 @@ class SimulatedMember(Member):
         self._recovering.clear()
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
-        self._ensembles[ensemble] = _Open(ensemble, spec, events)
+        self._ensembles[ensemble] = OpenEnsemble(ensemble, spec, events)
 
     def close(self, ensemble: str) -> None:
         self._ensembles.pop(ensemble, None)
@@ -346,14 +253,14 @@ class SimulatedMember(Member):
         job = self._jobs.get(id)
         return None if job is None else job.act
 
-    def _opened(self, ensemble: str) -> _Open:
+    def _opened(self, ensemble: str) -> OpenEnsemble:
         if ensemble not in self._ensembles:
             raise MemberError(f"ensemble {ensemble} is not open")
         return self._ensembles[ensemble]
 
     # ---- a job's life
 
-    def _submit(self, owner: _Open, action: Submit) -> None:
+    def _submit(self, owner: OpenEnsemble, action: Submit) -> None:
         jobs = owner.groups[action.group][action.set]
         overrides = action.overrides
         asked = request(jobs, overrides) if overrides else owner.requests[action.group, action.set]
@@ -367,7 +274,7 @@ class SimulatedMember(Member):
             return
         self._last = id = self._last + 1
         urgency = int(overrides.get("urgency", jobs.urgency))
-        job = self._jobs[id] = _Job(id, owner, action, asked, urgency)
+        job = self._jobs[id] = Job(id, owner, action, asked, urgency)
         now = self._now
         self._outbox.append((owner, JobEvent(now, id, "submit", _NOTHING, action.key)))
         if len(owner.events) > len(BASE_EVENTS):
@@ -394,7 +301,7 @@ class SimulatedMember(Member):
             heapq.heappop(queue)
             self._begin(job, place)
 
-    def _begin(self, job: _Job, place: Placement) -> None:
+    def _begin(self, job: Job, place: Placement) -> None:
         now = self._now
         job.state, job.place, job.t_start = RUNNING, place, now
         fate = job.fate = self._draw(job.act)
@@ -418,7 +325,7 @@ class SimulatedMember(Member):
         if fate.duration < math.inf:
             self._at(now + fate.duration, (job, _END))
 
-    def _happens(self, job: _Job, what: str) -> None:
+    def _happens(self, job: Job, what: str) -> None:
         fate = job.fate
         assert fate is not None
         if job.report is not None:
@@ -434,7 +341,7 @@ class SimulatedMember(Member):
         elif what == _KILL:
             self._end(job, _death(signal.SIGKILL))
 
-    def _report(self, job: _Job, fate: Fate) -> None:
+    def _report(self, job: Job, fate: Fate) -> None:
         """Tell the reports that are due, and come back for the next one."""
         assert fate.reports is not None
         told = False
@@ -447,7 +354,7 @@ class SimulatedMember(Member):
         if told and job.report is not None:
             self._at(job.t_start + job.report[0], (job, _REPORT))
 
-    def _end(self, job: _Job, status: int) -> None:
+    def _end(self, job: Job, status: int) -> None:
         del self._jobs[job.id]
         self._running -= 1
         self._account()
@@ -471,7 +378,7 @@ class SimulatedMember(Member):
     # ---- acting on jobs
 
     def _act(
-        self, owner: _Open, action: Union[Cancel, Kill, Urgency], act: Callable[[_Job, Any], Optional[str]]
+        self, owner: OpenEnsemble, action: Union[Cancel, Kill, Urgency], act: Callable[[Job, Any], Optional[str]]
     ) -> None:
         job = self._jobs.get(action.id)
         if job is not None and job.owner.id == owner.id:
@@ -482,7 +389,7 @@ class SimulatedMember(Member):
             error = f"no job {action.id}"
         self._put(owner, ActionDone(self._now, action.id, type(action).__name__.lower(), error))
 
-    def _cancel(self, job: _Job, action: Cancel) -> Optional[str]:
+    def _cancel(self, job: Job, action: Cancel) -> Optional[str]:
         if job.doomed is not None:
             return None
         self._exception(job, "cancel", action.cause.text)
@@ -494,7 +401,7 @@ class SimulatedMember(Member):
             self._doom(job, signal.SIGTERM)
         return None
 
-    def _doom(self, job: _Job, number: int) -> None:
+    def _doom(self, job: Job, number: int) -> None:
         """End it, by SIGKILL after a while where it survives the signal."""
         assert job.fate is not None
         job.doomed = number
@@ -503,7 +410,7 @@ class SimulatedMember(Member):
         else:
             self._end(job, _death(number))
 
-    def _kill(self, job: _Job, action: Kill) -> Optional[str]:
+    def _kill(self, job: Job, action: Kill) -> Optional[str]:
         if action.signal not in signal.valid_signals():
             return f"invalid signal number {action.signal}"
         if job.state is PENDING or job.fate is None:
@@ -513,7 +420,7 @@ class SimulatedMember(Member):
             self._end(job, _death(action.signal))
         return None
 
-    def _urge(self, job: _Job, action: Urgency) -> Optional[str]:
+    def _urge(self, job: Job, action: Urgency) -> Optional[str]:
         if job.state is not PENDING:
             return "the job runs already, and has no urgency any more"
         job.urgency = action.value
@@ -526,22 +433,22 @@ class SimulatedMember(Member):
 
     # ---- telling of it
 
-    def _exception(self, job: _Job, type: str, note: str) -> None:
+    def _exception(self, job: Job, type: str, note: str) -> None:
         self._event(job, "exception", {"type": type, "severity": 0, "note": note})
 
-    def _event(self, job: _Job, name: str, context: Dict[str, Any] = _NOTHING) -> None:
+    def _event(self, job: Job, name: str, context: Dict[str, Any] = _NOTHING) -> None:
         """An event that a job may have more than once, or that few ask for. Two of a job never have the same time."""
         owner = job.owner
         if name in owner.events:
             self._outbox.append((owner, JobEvent(self._later(job, name), job.id, name, context)))
 
-    def _later(self, job: _Job, name: str) -> float:
+    def _later(self, job: Job, name: str) -> float:
         if name in _OFTEN:
             job.t = self._now if job.t < self._now else job.t + _TICK
             return job.t
         return self._now
 
-    def _put(self, owner: _Open, event: Event) -> None:
+    def _put(self, owner: OpenEnsemble, event: Event) -> None:
         self._outbox.append((owner, event))
 
 

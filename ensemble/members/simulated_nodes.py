@@ -135,12 +135,11 @@ class Nodes:
         return sorted(ranks, key=lambda rank: -free[rank][0])
 
     def _spread(self, request: Request) -> Optional[Placement]:
-        """The tasks over that number of nodes, as evenly as can be."""
+        """That number of nodes, and of each what the node with most tasks needs, as Flux gives it."""
         nodes, tasks, cores, gpus, exclusive = request
-        least, more = divmod(tasks, nodes)
+        share = -(-tasks // nodes)
         found: List[Tuple[int, int, int]] = []
         for rank in self._ordered(exclusive):
-            share = least + (len(found) < more)
             if _times(self._free[rank], cores, gpus) >= share:
                 found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))
                 if len(found) == nodes:

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tup
 from zlib import crc32
 
 from ensemble.engine.actions import Submit
-from ensemble.members.simulated import Fate
+from ensemble.members.simulated_job import Fate
 from ensemble.spec import amounts, simulate_check
 from ensemble.spec.amounts import Amount, Known
 from ensemble.spec.models import Spec

@@ -23,11 +23,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
 
-from typing_extensions import Protocol
-
 from ensemble.engine.calls import Pending
 from ensemble.errors import MemberError
-from ensemble.members.base import Submitter, Timer, Watch
+from ensemble.members.base import Loop, Submitter, Timer, Watch
 from ensemble.members.guard import Log
 from ensemble.service.store import Store
 from ensemble.spec.custom import ENTRY_POINTS
@@ -93,16 +91,6 @@ def most_memory() -> int:
     return max(1 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 
-class Loop(Protocol):
-    """What is needed of a member, or of what stands for one."""
-
-    uri: Optional[str]
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer: ...
-
-    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch: ...
-
-
 class Functions:
     """Calls the functions of one ensemble. All methods are called from the member's event loop."""
 
@@ -131,7 +119,6 @@ class Functions:
         self._active: Optional[str] = None
         self._last = ""
         self._worker: Optional[_Worker] = None
-        #: the last one that was ended
         self._ended: Optional[_Worker] = None
         self._timer: Optional[Timer] = None
         self._soon: Optional[Timer] = None
@@ -152,7 +139,7 @@ class Functions:
         self._end_worker()
 
     def wait(self) -> None:
-        """After `close`, where no event loop runs any more: block until the worker has ended, which does not take long."""
+        """After `close`, where no event loop runs any more: block until the last worker has ended, which is soon."""
         if self._ended is not None:
             self._ended.wait()
 
@@ -215,10 +202,9 @@ class Functions:
         self._next()
 
     def _end_worker(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
-            self._ended = worker
+        if self._worker is not None:
+            self._ended, self._worker = self._worker, None
+            self._ended.end()
 
 
 def _sound(data: Dict[str, Any]) -> Dict[str, Any]:

@@ -146,10 +146,9 @@ def share(value: Union[float, str], names: Optional[Collection[str]]) -> Amount:
 
     Raises PathError.
     """
-    if isinstance(value, str):
-        match = _PERCENT.fullmatch(value)
-        if match is not None:
-            value = float(match[1]) / 100
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and float(match[1]) <= 100:
+        return _constant(match[0].strip(), float(match[1]) / 100)
     made = _plain(value, names, False) if isinstance(value, str) else read(value, names)
     if made.constant is not None and not 0 <= made.constant <= 1:
         raise ExpressionError("this is no share", 0, "a share from 0 to 1, or a percentage such as 5%")

@@ -71,6 +71,10 @@ class Read(NamedTuple):
         return arithmetic.scalar(scope.event(self.event or ()))
 
 
+#: what a path names, of these groups and in a rule on that trigger; the last is its offset. Raises PathError
+Resolve = Callable[[str, Collection[str], Optional[str], int], Read]
+
+
 class Equality(NamedTuple):
     """A metric that is compared with a number for equality."""
 
@@ -131,13 +135,11 @@ def compile(
     groups: Collection[str],
     trigger: Optional[str] = None,
     *,
-    resolve: Optional[Callable[[str, Collection[str], Optional[str], int], Read]] = None,
+    resolve: Optional[Resolve] = None,
     words: Container[str] = (),
 ) -> Expression:
-    """The expression that a text is, in a file with these groups. Raises ExpressionError.
-
-    Where paths are others than those of rules, `resolve` says what one names, and `words` are those without a point.
-    """
+    """The expression that a text is, in a file with these groups. Raises ExpressionError. Where paths are others than those
+    of rules, `resolve` says what one names, and `words` are those without a point."""
     return _Parser(text, tokens.tokens(text, words), groups, trigger, resolve).run()
 
 
@@ -171,12 +173,7 @@ class _Parser:
     """The tokens into closures: one method a line of the grammar."""
 
     def __init__(
-        self,
-        text: str,
-        found: List[Token],
-        groups: Collection[str],
-        trigger: Optional[str],
-        names: Optional[Callable[[str, Collection[str], Optional[str], int], Read]] = None,
+        self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str], names: Optional[Resolve]
     ) -> None:
         self._text = text
         self._resolve = names or resolve

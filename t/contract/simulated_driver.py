@@ -17,7 +17,8 @@ from driver import MemberDriver
 
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import JobId
-from ensemble.members.simulated import Fate, SimulatedMember
+from ensemble.members.simulated import SimulatedMember
+from ensemble.members.simulated_job import Fate
 from ensemble.members.simulated_nodes import Nodes
 from ensemble.spec.models import JobSet, Spec
 
