@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-import time
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 
@@ -19,73 +18,16 @@ except ImportError as exc:
 
 from ensemble.service import kvs_segments, kvs_store, kvs_writer
 from ensemble.service.kvs_store import KvsStore
-from ensemble.service.store import Snapshot, Store
-from t.unit.store_promise import Promise, Shop, all_records, all_rows, commit, given, status
+from ensemble.service.store import Snapshot
+from t.flux.kvs_shop import KvsShop
+from t.unit.store_promise import Promise, all_records, all_rows, commit, given, status
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
-PATIENCE = 60.0
-
-
-class KvsShop(Shop):
-    def __init__(self, instance: Any) -> None:
-        import flux
-
-        self.handle = flux.Flux(instance.uri)
-        self.logged: List[Tuple[int, str]] = []
-        self.store: Store = self._open()
-
-    def _open(self) -> KvsStore:
-        return KvsStore(self.handle, lambda level, text: self.logged.append((level, text)))
-
-    def reopen(self, clean: bool = True) -> Store:
-        if clean:
-            self.store.close()
-        self.store = self._open()
-        list(self.store.load())
-        return self.store
-
-    def settle(self, condition: Callable[[], Any]) -> None:
-        from flux.core.inner import lib
-
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, "it does not happen"
-            self.handle.reactor_run(flags=lib.FLUX_REACTOR_NOWAIT)
-            time.sleep(0.0005)
-
-    def quiet(self) -> None:
-        """Wait until nothing is on its way, nor put off."""
-        assert isinstance(self.store, KvsStore)
-        writer = self.store._writer
-        self.settle(lambda: not (writer._sent or writer._put_off or writer._waiting))
-
-    def buckets(self, id: str, kind: str) -> Dict[str, List[str]]:
-        """The directories of a kind of line, and the names in each."""
-        assert isinstance(self.store, KvsStore)
-        path = f"ensemble.{id}.{kind}"
-        names = sorted(self.store._list(path), key=int)
-        return {name: sorted(self.store._list(f"{path}.{name}"), key=int) for name in names}
-
-    def put(self, key: str, value: Any) -> None:
-        """Write a key as it stands there; None unlinks it."""
-        from flux.core.inner import raw
-        from flux.kvs import KVSTxn
-
-        txn = KVSTxn(self.handle)
-        if value is None:
-            txn.unlink(key)
-        else:
-            data = value.encode()
-            raw.flux_kvs_txn_put_raw(txn.txn, 0, key.encode(), data, len(data))
-        txn.commit()
 
 
 @pytest.fixture
 def shop(flux_instance: Any) -> Iterator[KvsShop]:
-    shop = KvsShop(flux_instance)
-    yield shop
-    shop.store.close()
-    shop.put("ensemble", None)
+    yield from KvsShop.opened(flux_instance)
 
 
 class TestPromise(Promise):
@@ -249,84 +191,6 @@ def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch:
     assert loaded["bbb"].damaged is None
     assert all_rows(shop.store, "bbb", 10) == [4, 5, 6, 7]
     assert any("rows.0.0.lines cannot be read" in text for _, text in shop.logged)
-
-
-def patient(number: int) -> Any:
-    return commit(number)._replace(patient=True)
-
-
-def test_what_nobody_waits_for_goes_with_what_somebody_waits_for(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
-    shop.reopen()
-    shop.create("bbb")
-    assert isinstance(shop.store, KvsStore)
-    sent = count_transactions(shop.store)
-    said: List[int] = []
-    for number in (1, 2, 3):
-        shop.store.commit("bbb", patient(number), lambda error, number=number: said.append(number))  # type: ignore[misc]
-    shop.handle.rpc("broker.ping", {}).get()
-    shop.settle(lambda: True)
-    assert (said, sent) == ([], [])
-    shop.store.commit("bbb", commit(4), lambda error: said.append(4))
-    shop.settle(lambda: said)
-    assert said == [1, 2, 3, 4], "in order"
-    assert len(sent) == 1
-    assert {key.split(".")[2] for key in sent[0]} == {"log"}, "records and rows wait on"
-    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4], "and are seen"
-    # nothing may overtake: with the log's lines the snapshot makes their records and rows go
-    shop.store.commit("bbb", patient(5), lambda error: said.append(5))
-    shop.wait(lambda done: (shop.store.snapshot("bbb", Snapshot(5, 5, {})), shop.store.end("bbb", None, done)))
-    assert {key.split(".")[2] for puts in sent[1:] for key in puts} == {"log", "records", "rows", "snapshot", "end"}
-    assert said == [1, 2, 3, 4, 5]
-    shop.reopen(clean=False)
-    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4, 5]
-
-
-def test_what_is_gathered_is_sent_after_a_moment(shop: KvsShop) -> None:
-    shop.create("bbb")
-    assert isinstance(shop.store, KvsStore)
-    sent = count_transactions(shop.store)
-    said: List[Any] = []
-    for number in range(1, 11):
-        shop.store.commit("bbb", patient(number), said.append)
-    shop.settle(lambda: len(said) == 10)
-    assert len(sent) == 1
-    assert {key.split(".")[2] for key in sent[0]} == {"log", "records", "rows"}
-    shop.commit("bbb", 11)
-    shop.settle(lambda: len(sent) == 3)
-    assert [{key.split(".")[2] for key in puts} for puts in sent[1:]] == [{"log"}, {"records", "rows"}]
-
-
-def test_records_and_rows_of_a_service_that_died_are_found_in_the_log(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
-    shop.reopen()
-    shop.create("bbb")
-    shop.commit("bbb", *range(1, 31))
-    assert shop.buckets("bbb", "log")
-    for kind in ("records", "rows"):
-        assert not shop.buckets("bbb", kind)
-    for _ in range(3):
-        shop.reopen(clean=False)
-        assert shop.loaded(clean=False)["bbb"].seq == 30
-        for step in (4, 100):
-            assert all_rows(shop.store, "bbb", step) == all_records(shop.store, "bbb", step) == list(range(1, 31))
-    shop.commit("bbb", 31)
-    shop.loaded(clean=True)
-    shop.commit("bbb", 32)
-    assert all_rows(shop.store, "bbb", 7) == all_records(shop.store, "bbb", 7) == list(range(1, 33))
-    assert shop.buckets("bbb", "records"), "they have keys of their own by now"
-
-
-def count_transactions(store: KvsStore) -> List[List[str]]:
-    """The keys of each transaction that is sent from now on."""
-    plain, sent = store._writer._transact, []
-
-    def counting(puts: Any, sync: bool) -> Any:
-        sent.append([put.key for put in puts])
-        return plain(puts, sync)
-
-    store._writer._transact = counting  # type: ignore[method-assign]
-    return sent
 
 
 def test_it_is_the_primary_namespace_also_within_a_job(shop: KvsShop, monkeypatch: Any) -> None:
