@@ -11,7 +11,8 @@ In the engine `engine.book.expression(text)` is the compiled form of a text of t
 Theory of operation. The text is cut into tokens whose order is checked (`tokens.py`), so that what is wrong is told at its
 place; then a parser by recursive descent, with Python's precedence, makes one closure of each operation. Nothing but what the
 grammar below names can come of it, and nothing of it ever reaches Python's own parser, whose faults and limits are
-others with each release. Length, tokens and nesting are bounded here, numbers in `arithmetic`.
+others with each release. Length, tokens and nesting are bounded here, numbers in `arithmetic`. It has more than 400 lines,
+because the grammar and what its operations check of each other are one thing.
 
     or:         and {"or" and}                      and: not {"and" not}            not: "not" not | comparison
     comparison: sum {("<" | "<=" | ">" | ">=" | "==" | "!=") sum}                   as Python chains them
@@ -23,7 +24,7 @@ others with each release. Length, tokens and nesting are bounded here, numbers i
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Collection, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Collection, Container, List, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
@@ -70,6 +71,10 @@ class Read(NamedTuple):
         if self.metric is not None:
             return arithmetic.scalar(scope.metric(self.metric))
         return arithmetic.scalar(scope.event(self.event or ()))
+
+
+#: what a path names, of these groups and in a rule on that trigger; the last is its offset. Raises PathError
+Resolve = Callable[[str, Collection[str], Optional[str], int], Read]
 
 
 class Equality(NamedTuple):
@@ -129,9 +134,17 @@ class Expression:
         return self.text
 
 
-def compile(text: str, groups: Collection[str], trigger: Optional[str] = None) -> Expression:
-    """The expression that a text is, in a file with these groups. Raises ExpressionError."""
-    return _Parser(text, tokens.tokens(text), groups, trigger).run()
+def compile(
+    text: str,
+    groups: Collection[str],
+    trigger: Optional[str] = None,
+    *,
+    resolve: Optional[Resolve] = None,
+    words: Container[str] = (),
+) -> Expression:
+    """The expression that a text is, in a file with these groups. Raises ExpressionError. Where paths are others than those
+    of rules, `resolve` says what one names, and `words` are those without a point."""
+    return _Parser(text, tokens.tokens(text, words), groups, trigger, resolve).run()
 
 
 def resolve(path: str, groups: Collection[str], trigger: Optional[str] = None, offset: int = 0) -> Read:
@@ -170,8 +183,11 @@ _END = Token("end", "", -1)
 class _Parser:
     """The tokens into closures: one method a line of the grammar."""
 
-    def __init__(self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str]) -> None:
+    def __init__(
+        self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str], names: Optional[Resolve]
+    ) -> None:
         self._text = text
+        self._resolve = names or resolve
         self._tokens = found
         self._at = 0
         self._nesting = 0
@@ -312,7 +328,7 @@ class _Parser:
 
     def _path(self, token: Token) -> _Part:
         try:
-            read = resolve(token.text, self._groups, self._trigger, token.offset)
+            read = self._resolve(token.text, self._groups, self._trigger, token.offset)
         except PathError as exc:
             expected = exc.expected
             if "-" in token.text[exc.offset :]:
