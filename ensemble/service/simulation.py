@@ -97,7 +97,7 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues)
+        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
         self.feeding = Feeding()
         self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
         #: events taken in
@@ -145,22 +145,21 @@ class Simulation:
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
-        step, until = member.step, setting.until
         while engine.final is None:
             if self._calls:
                 self._call(self._calls.popleft())
-            elif not step(until):
-                self.stopped = STALLED if member.idle else CUT
-                return
             elif self._quiet > MOST_QUIET:
                 self.stopped = ENDLESS
                 return
-
-    def _deliver(self, ensemble: str, event: Event) -> None:
-        self.feed(event)
+            elif not member.run(setting.until):
+                self.stopped = STALLED if member.idle else CUT
+                return
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""
+        self._deliver(_ID, event)
+
+    def _deliver(self, ensemble: str, event: Event) -> None:
         engine = self.engine
         kind = type(event)
         about = None
@@ -198,6 +197,8 @@ class Simulation:
                     known = self.firings[rule] = Firings()
                 known.times.append(engine.t)
                 self.feeding.fired(rule, causes)
+        if engine.final is not None or self._calls or self._quiet > MOST_QUIET:
+            self.member.interrupt()
         if rows and self._store is not None:
             self._store.commit(_ID, Commit(self.events, [], [], [], rows), lambda error: None)
         if engine.wanted_events is not self._wanted:
