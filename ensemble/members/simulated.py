@@ -122,6 +122,8 @@ class SimulatedMember(Member):
         self.most_running = 0
         self.most_nodes = 0
         self.most_cores = 0
+        #: group -> when the first of its jobs started, and the last of them that ran ended
+        self.spans: Dict[str, List[float]] = {}
 
     # ---- the clock
 
@@ -324,6 +326,8 @@ class SimulatedMember(Member):
         self.most_running = max(self.most_running, self._running)
         self.most_nodes = max(self.most_nodes, self.nodes.busy)
         self.most_cores = max(self.most_cores, self.nodes.cores - self.nodes.free_cores)
+        if job.act.group not in self.spans:
+            self.spans[job.act.group] = [now, now]
         owner = job.owner
         if "alloc" in owner.events:
             self._event(job, "alloc", {"ranks": _idset(place)})
@@ -376,6 +380,7 @@ class SimulatedMember(Member):
         self.nodes.give(job.place)
         self._unsettled = True
         owner, now, outbox = job.owner, self._now, self._outbox
+        self.spans[job.act.group][1] = now
         outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
         if len(owner.events) > len(BASE_EVENTS):
             self._event(job, "release", _FREED)

@@ -338,7 +338,9 @@ class Simulation:
             "seed": self._setting.seed,
             "makespan": span,
             "jobs": {name: sum(count[name] for count in counts.values()) for name in SHOWN},
-            "groups": {group: {name: count[name] for name in SHOWN} for group, count in counts.items()},
+            "groups": {
+                group: {**{name: count[name] for name in SHOWN}, **self._span(group)} for group, count in counts.items()
+            },
             "utilisation": {
                 "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
                 "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
@@ -350,6 +352,11 @@ class Simulation:
             "loops": self.feeding.loops(),
             "events": self.events,
         }
+
+    def _span(self, group: str) -> Dict[str, Optional[float]]:
+        """When the first of the group's jobs started, and the last of them that ran ended."""
+        first, last = self.member.spans.get(group, (None, None))
+        return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:
         firings = self.firings.get(rule.id)
