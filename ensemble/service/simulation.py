@@ -341,6 +341,8 @@ class Simulation:
             "groups": {
                 group: {**{name: count[name] for name in SHOWN}, **self._span(group)} for group, count in counts.items()
             },
+            # groups by the start of their first jobs
+            "order": list(member.spans),
             "utilisation": {
                 "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
                 "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,

@@ -100,13 +100,7 @@ def simulated(inside: Inside, file: Path, *options: str) -> Dict[str, Any]:  # n
     result = json.loads(done.stdout)
     assert result["cluster"]["source"] == "of the running instance"
     assert result["cluster"]["cores"] == inside.instance.cores
-    groups = result["groups"]
-    started = [group for group in groups if groups[group]["first"] is not None]
-    return {
-        "exit": done.returncode,
-        **_of(result),
-        "order": sorted(started, key=lambda group: groups[group]["first"]),
-    }
+    return {"exit": done.returncode, **_of(result), "order": result["order"]}
 
 
 def _of(status: Dict[str, Any]) -> Dict[str, Any]:
