@@ -136,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         "--fail", action="append", metavar="GROUP=SHARE", help="how many jobs fail: 5%%, an expression"
     )
     for name, help in (("nodes", "nodes of the queue"), ("cores", "cores of a node"), ("gpus", "GPUs of a node")):
-        simulate.add_argument(f"--{name}", type=_size, metavar="N", help=help)
+        size = _size if name == "gpus" else _positive
+        simulate.add_argument(f"--{name}", type=size, metavar="N", help=help)
     simulate.add_argument("--seed", type=_seed, default=1, metavar="N", help="what is drawn follows from it (1)")
     simulate.add_argument("--runs", type=_runs, default=1, metavar="N", help="with so many seeds: the spread")
     simulate.add_argument("--until", metavar="DURATION", help="cut the run off then")
@@ -171,6 +172,12 @@ def _count(text: str) -> int:
 def _size(text: str) -> int:
     if not text.isdecimal() or len(text) > 7:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of nodes, cores or GPUs")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _size(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of nodes or cores; there is at least one")
     return int(text)
 
 
