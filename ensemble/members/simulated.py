@@ -132,6 +132,11 @@ class SimulatedMember(Member):
         return self._now
 
     @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return self._running
+
+    @property
     def idle(self) -> bool:
         """Is there nothing left that could happen?"""
         return not (self._outbox or self._agenda or self._recovering)

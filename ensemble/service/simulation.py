@@ -53,6 +53,8 @@ MOST_QUIET = 100_000
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
+#: timers, by the first part of their names, that come again and again, or that what has just happened sets
+_REPEATED = {"heartbeat", "every", "cooldown", *_AT_ONCE}
 _ID = "simulated"
 #: objects made between two looks for garbage: there are few cycles, and many jobs
 _GARBAGE = 200_000
@@ -149,11 +151,19 @@ class Simulation:
             if self._calls:
                 self._call(self._calls.popleft())
             elif self._quiet > MOST_QUIET:
-                self.stopped = ENDLESS
-                return
+                if self._beats_only():
+                    self.stopped = ENDLESS
+                    return
+                self._quiet = 0
             elif not member.run(setting.until):
                 self.stopped = STALLED if member.idle else CUT
                 return
+
+    def _beats_only(self) -> bool:
+        """Does nothing run, and is nothing set that comes once, so that all that is left are heartbeats?"""
+        kinds = {name.partition(":")[0] for name in self.engine.timers}
+        coming = any(sent.at > self.member.clock() for sent in self._setting.signals)
+        return not (self.member.running or coming or kinds - _REPEATED)
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""
