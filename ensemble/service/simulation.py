@@ -53,6 +53,8 @@ MOST_QUIET = 100_000
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
+#: timers, by the first part of their names, that come again and again, or that what has just happened sets
+_REPEATED = {"heartbeat", "every", "cooldown", *_AT_ONCE}
 _ID = "simulated"
 #: objects made between two looks for garbage: there are few cycles, and many jobs
 _GARBAGE = 200_000
@@ -97,7 +99,7 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues)
+        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
         self.feeding = Feeding()
         self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
         #: events taken in
@@ -145,22 +147,29 @@ class Simulation:
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
-        step, until = member.step, setting.until
         while engine.final is None:
             if self._calls:
                 self._call(self._calls.popleft())
-            elif not step(until):
+            elif self._quiet > MOST_QUIET:
+                if self._beats_only():
+                    self.stopped = ENDLESS
+                    return
+                self._quiet = 0
+            elif not member.run(setting.until):
                 self.stopped = STALLED if member.idle else CUT
                 return
-            elif self._quiet > MOST_QUIET:
-                self.stopped = ENDLESS
-                return
 
-    def _deliver(self, ensemble: str, event: Event) -> None:
-        self.feed(event)
+    def _beats_only(self) -> bool:
+        """Does nothing run, and is nothing set that comes once, so that all that is left are heartbeats?"""
+        kinds = {name.partition(":")[0] for name in self.engine.timers}
+        coming = any(sent.at > self.member.clock() for sent in self._setting.signals)
+        return not (self.member.running or coming or kinds - _REPEATED)
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""
+        self._deliver(_ID, event)
+
+    def _deliver(self, ensemble: str, event: Event) -> None:
         engine = self.engine
         kind = type(event)
         about = None
@@ -198,6 +207,8 @@ class Simulation:
                     known = self.firings[rule] = Firings()
                 known.times.append(engine.t)
                 self.feeding.fired(rule, causes)
+        if engine.final is not None or self._calls or self._quiet > MOST_QUIET:
+            self.member.interrupt()
         if rows and self._store is not None:
             self._store.commit(_ID, Commit(self.events, [], [], [], rows), lambda error: None)
         if engine.wanted_events is not self._wanted:
@@ -337,7 +348,11 @@ class Simulation:
             "seed": self._setting.seed,
             "makespan": span,
             "jobs": {name: sum(count[name] for count in counts.values()) for name in SHOWN},
-            "groups": {group: {name: count[name] for name in SHOWN} for group, count in counts.items()},
+            "groups": {
+                group: {**{name: count[name] for name in SHOWN}, **self._span(group)} for group, count in counts.items()
+            },
+            # groups by the start of their first jobs
+            "order": list(member.spans),
             "utilisation": {
                 "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
                 "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
@@ -349,6 +364,11 @@ class Simulation:
             "loops": self.feeding.loops(),
             "events": self.events,
         }
+
+    def _span(self, group: str) -> Dict[str, Optional[float]]:
+        """When the first of the group's jobs started, and the last of them that ran ended."""
+        first, last = self.member.spans.get(group, (None, None))
+        return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:
         firings = self.firings.get(rule.id)

@@ -53,7 +53,7 @@ class Run:
         ]
 
     def counts(self, group: str) -> Dict[str, int]:
-        return {name: n for name, n in self.result["groups"][group].items() if n}
+        return {name: n for name, n in self.result["groups"][group].items() if n and name not in ("first", "last")}
 
 
 def file(
@@ -209,6 +209,18 @@ def test_one_that_only_beats_on_is_endless() -> None:
         + "\n  - {trigger: heartbeat, every: 10s, keep_alive: true, repetitions: unlimited, action: {name: log, value: x}}"
     )
     assert Run(file(rules)).result["state"] == ENDLESS
+
+
+def test_a_long_job_beside_heartbeats_is_not_endless() -> None:
+    """A year of heartbeats passes while it runs, and a rule waits for a week after it."""
+    rules = (
+        START.replace("label: g", "label: g, count: 1")
+        + "\n  - {trigger: heartbeat, every: 1m, repetitions: unlimited, when: event.x == 1, action: {name: log, value: x}}"
+        + "\n  - {trigger: timer, after: 200d, action: {name: submit, label: g, count: 1}}"
+    )
+    rules = rules.replace("when: event.x == 1", "when: count.g.success == 9")
+    run = Run(file(rules, "  groups: {g: {duration: 100d}}"))
+    assert (run.result["state"], run.result["makespan"]) == ("complete", 300 * 86400)
 
 
 def test_cut_off() -> None:
