@@ -45,7 +45,7 @@ from ensemble.service.running import SHOWN
 from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
-from ensemble.spec.simulate import Sent
+from ensemble.spec.simulate import Outage, Sent
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -81,6 +81,7 @@ class Setting(NamedTuple):
     #: seconds after which the run is cut off
     until: float = math.inf
     signals: Sequence[Sent] = ()
+    outages: Sequence[Outage] = ()
     #: where functions come from: the file as the user named it, and where the user stands
     file: str = ""
     submitter: Optional[Submitter] = None
@@ -141,11 +142,18 @@ class Simulation:
 
     def _run(self) -> None:
         engine, member, setting = self.engine, self.member, self._setting
+        # what is down from the first moment on is not there to go down
+        member.lose([rank for outage in setting.outages if not outage.at for rank in outage.ranks])
         member.open(_ID, engine.spec, setting.submitter or Submitter(), engine.wanted_events)
         member.start(self._deliver)
         for number, sent in enumerate(setting.signals):
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
+        for outage in setting.outages:
+            if outage.at:
+                member.call_at(outage.at, lambda outage=outage: member.lose(outage.ranks))  # type: ignore[misc]
+            if outage.duration is not None:
+                member.call_at(outage.at + outage.duration, lambda outage=outage: member.regain(outage.ranks))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
         while engine.final is None:
             if self._calls:
@@ -162,7 +170,9 @@ class Simulation:
     def _beats_only(self) -> bool:
         """Does nothing run, and is nothing set that comes once, so that all that is left are heartbeats?"""
         kinds = {name.partition(":")[0] for name in self.engine.timers}
-        coming = any(sent.at > self.member.clock() for sent in self._setting.signals)
+        setting = self._setting
+        times = [*(sent.at for sent in setting.signals), *(outage.at for outage in setting.outages)]
+        coming = any(at > self.member.clock() for at in times)
         return not (self.member.running or coming or kinds - _REPEATED)
 
     def feed(self, event: Event) -> None:

@@ -95,7 +95,14 @@ WORDS = {
     "not yet": [word for words in models.NOT_YET.values() for word in words],
     "simulate": [
         name
-        for model in (simulate.Simulate, simulate.Simulated, simulate.Fails, simulate.Told, simulate.Sent)
+        for model in (
+            simulate.Simulate,
+            simulate.Simulated,
+            simulate.Fails,
+            simulate.Told,
+            simulate.Sent,
+            simulate.Outage,
+        )
         for name in keys(model)
     ],
     "amounts": [
