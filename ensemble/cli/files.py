@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Tuple
 
 from ensemble.cli.common import clean, columns, hint, load, out, out_json
 from ensemble.errors import SpecError, UsageError
+from ensemble.spec import writing
 from ensemble.spec.faults import Fault, nearest
 
 
@@ -20,6 +21,9 @@ def validate(args: Namespace) -> int:
     if args.json:
         return _validate_json(args.file)
     loaded = load(args.file)
+    if args.expand:
+        sys.stdout.write(writing.text(loaded.written))
+        return 0
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
     spec = loaded.spec

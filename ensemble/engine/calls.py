@@ -226,7 +226,11 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
     event = occasion.event
     job = event.get("job") or {}
     if occasion.job is not None:
+        key = occasion.job.key
         event["id"] = occasion.job.id
+        event["key"] = f"{key.rule}/{key.firing}/{key.index}"
+        event["result"] = occasion.job.result
+        event["values"] = dict(occasion.job.values)
     return {
         "call": id,
         "function": pending.function,

@@ -17,7 +17,7 @@ from ensemble.spec.models import JOB_TRIGGERS, RESOURCE_TRIGGERS, Action, Rule, 
 from ensemble.spec.reader import Node
 
 #: triggers that fire of themselves
-_FIRST = frozenset(("start", "timer", "heartbeat", "idle", "signal", *RESOURCE_TRIGGERS))
+_FIRST = frozenset(("start", "enabled", "timer", "heartbeat", "idle", "signal", *RESOURCE_TRIGGERS))
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate", "job-retry"))
 _ENDING = frozenset(("stop", "terminate"))
