@@ -5,7 +5,7 @@
 the first generation is drawn from the group's own sample; of all jobs so far the `elite` best are the parents, and each
 child takes every parameter from one of two of them and is mutated: a number by a normal step of `mutation` times its
 range (in its logarithm for a loguniform one), a value of a list by another one of the list, with that probability. The
-step follows the 1/5 rule in the form of Igel, Hansen and Roth (2007): times exp((p - 0.2) / 0.8), where p is the share of
+step follows the 1/5 rule in the form of Igel, Hansen and Roth (2007): times exp(2 (p - 0.2) / 0.8), where p is the share of
 children that are better than the best parent. Draws are seeded by `seed` and the generation, and results are ordered by
 their values, so that the same results, in whatever order they came, give the same next generation.
 
@@ -85,7 +85,7 @@ class Evolve(Algorithm):
             self.state["over"] = True
             return [said, self.done(value=best, **point)]
         if generation > 1 and number:
-            self.state["step"] = min(1.0, self.state["step"] * math.exp((better / number - _TARGET) / (1 - _TARGET)))
+            self.state["step"] = min(1.0, self.state["step"] * math.exp(2 * (better / number - _TARGET) / (1 - _TARGET)))
         self.state["generation"] = generation + 1
         return [said, self._children(told.given["space"])]
 

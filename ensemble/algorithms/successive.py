@@ -108,7 +108,7 @@ class SuccessiveHalving(Algorithm):
                 if bar is not None and key not in gone and _order(values, key) > bar:
                     gone.add(key)
                     found.append((rung, key))
-            members = set(ranked[: max(0, going - unknown)]) - gone
+            members = set(ranked[: max(0, going - unknown)])
         out += [key for _, key in found]
         actions = []
         ended = set(self.state.get("ended", ()))

@@ -207,11 +207,9 @@ class _Entry:
 
     def _tell(self, wrong: Wrong) -> None:
         entry = self._node.value.get(wrong.option)
-        if entry is None:
-            at = self._node.value["name"][1]
-        else:
-            # a word that is unknown stands in the key
-            at = entry[0] if wrong.value == wrong.option else entry[1]
+        entry = self._node.value["name"] if entry is None else entry
+        # a word that is unknown stands in the key
+        at = entry[0] if wrong.option and wrong.value == wrong.option else entry[1]
         value = None if wrong.value is None else str(wrong.value)
         self._report.add(
             at,

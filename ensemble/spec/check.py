@@ -292,8 +292,8 @@ class _Check:
             elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
             elif name in ("enable", "disable") and told not in self._ids and told not in self._algorithms:
-                known = [*self._ids, *self._algorithms]
-                self._unknown(label, told, f"no rule{' or algorithm' if self._algorithms else ''} has the id", known)
+                what = "no rule or algorithm has the id" if self._algorithms else "no rule has the id"
+                self._unknown(label, told, what, [*self._ids, *self._algorithms])
             elif name == "custom":
                 self._function(label, told)
             elif name == "signal":
