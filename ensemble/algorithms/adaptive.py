@@ -18,12 +18,16 @@ class AdaptiveSampling(Algorithm):
     """Submits in batches."""
 
     OPTIONS = (
-        Option("metric", "variable", "what is measured: a reported variable, or duration", words=("duration", "pending")),
+        Option(
+            "metric", "variable", "what is measured: a reported variable, or duration", words=("duration", "pending")
+        ),
         Option("atol", "number", "the standard error that is small enough", 0, low=0),
         Option("rtol", "number", "the same as a share of the mean", 0, low=0),
         Option("min_samples", "integer", "jobs before the first look", 5, low=2, high=10_000_000),
         Option("max_samples", "integer", "jobs at most", low=2, high=10_000_000),
-        Option("batch_size", "integer", "jobs of each further batch; without it min_samples", None, low=1, high=10_000_000),
+        Option(
+            "batch_size", "integer", "jobs of each further batch; without it min_samples", None, low=1, high=10_000_000
+        ),
     )
 
     def expand(self, group: Group) -> List[Dict[str, Any]]:

@@ -24,7 +24,9 @@ class Bisect(Algorithm):
         Option("parameter", "parameter", "the parameter that is searched"),
         Option("bracket", "bounds", "where to search: [low, high]"),
         Option("xtol", "number", "the width that is small enough", low=0, above=True),
-        Option("metric", "variable", "a reported variable that decides, in place of success", None, words=("duration",)),
+        Option(
+            "metric", "variable", "a reported variable that decides, in place of success", None, words=("duration",)
+        ),
         Option("target", "number", "with metric: the outcome is whether it is at least this", None),
         Option("integer", "boolean", "try whole numbers alone", False),
         Option("max_concurrent", "integer", "probes at a time", 1, low=1, high=1000),
@@ -67,9 +69,13 @@ class Bisect(Algorithm):
         low, high = self.state["bracket"]
         if self.state["outcomes"] is None:
             if low not in known or high not in known:
-                raise Failed(f"the ends of the bracket, {low:g} and {high:g}, have no outcome: their jobs were cancelled")
+                raise Failed(
+                    f"the ends of the bracket, {low:g} and {high:g}, have no outcome: their jobs were cancelled"
+                )
             if known[low] == known[high]:
-                raise Failed(f"the outcome is {_said(known[low])} at both ends, {low:g} and {high:g}: no change between them")
+                raise Failed(
+                    f"the outcome is {_said(known[low])} at both ends, {low:g} and {high:g}: no change between them"
+                )
             self.state["outcomes"] = [known[low], known[high]]
         asked = [x for x in self.state.get("asked", []) if x in known]
         if self.state.get("asked") and not asked:

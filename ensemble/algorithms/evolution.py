@@ -50,10 +50,14 @@ class Evolve(Algorithm):
             raise WrongOption("elite", f"elite {options['elite']} is above the population, {options['population']}")
         for name, axis in group.parameters.items():
             if axis["kind"] == "file":
-                raise WrongOption("", f"the parameter '{name}' comes from a file, and cannot evolve", "a list, or a range")
+                raise WrongOption(
+                    "", f"the parameter '{name}' comes from a file, and cannot evolve", "a list, or a range"
+                )
         if group.points is not None and group.points < options["population"]:
             message = f"the group '{group.name}' has {group.points} points alone for the first generation"
-            raise WrongOption("population", message, f"at most {group.points}, or sample: random", value=options["population"])
+            raise WrongOption(
+                "population", message, f"at most {group.points}, or sample: random", value=options["population"]
+            )
         return [
             self.rule("start", "enabled", self.call("start", space=dict(group.parameters))),
             self.rule(
@@ -80,12 +84,16 @@ class Evolve(Algorithm):
         best, point = self.state["parents"][0]
         best = signed(self, best)
         generation = self.state["generation"]
-        said = self.log(f"generation {generation}: the best {self.options['metric']} so far is {best:.6g}, at {_shown(point)}")
+        said = self.log(
+            f"generation {generation}: the best {self.options['metric']} so far is {best:.6g}, at {_shown(point)}"
+        )
         if generation >= self.options["generations"]:
             self.state["over"] = True
             return [said, self.done(value=best, **point)]
         if generation > 1 and number:
-            self.state["step"] = min(1.0, self.state["step"] * math.exp(2 * (better / number - _TARGET) / (1 - _TARGET)))
+            self.state["step"] = min(
+                1.0, self.state["step"] * math.exp(2 * (better / number - _TARGET) / (1 - _TARGET))
+            )
         self.state["generation"] = generation + 1
         return [said, self._children(told.given["space"])]
 
@@ -140,4 +148,6 @@ def _inside(x: float, low: float, high: float) -> float:
 
 
 def _shown(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}" for name, value in point.items())
+    return ", ".join(
+        f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}" for name, value in point.items()
+    )

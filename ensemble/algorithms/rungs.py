@@ -32,10 +32,22 @@ MAX_RESOURCE = Option(
     "max_resource", "number", "resource of a job that goes to its end (R)", None, low=0, above=True, alias="max_t"
 )
 REDUCTION_FACTOR = Option(
-    "reduction_factor", "number", "one in so many goes on at each rung (eta)", 4, low=1, above=True, high=1e6, alias="eta"
+    "reduction_factor",
+    "number",
+    "one in so many goes on at each rung (eta)",
+    4,
+    low=1,
+    above=True,
+    high=1e6,
+    alias="eta",
 )
 RATE = Option(
-    "min_early_stopping_rate", "integer", "the first rung is this many factors above min_resource (s)", 0, low=0, high=64
+    "min_early_stopping_rate",
+    "integer",
+    "the first rung is this many factors above min_resource (s)",
+    0,
+    low=0,
+    high=64,
 )
 
 

@@ -23,7 +23,12 @@ from ensemble.custom import Action
 #: jobs of one algorithm: their values are its state
 MOST = 5_000
 _BUDGET = Option(
-    "budget", "number", "resource of all jobs together (B), in place of min_resource and max_resource", None, low=0, above=True
+    "budget",
+    "number",
+    "resource of all jobs together (B), in place of min_resource and max_resource",
+    None,
+    low=0,
+    above=True,
 )
 
 
@@ -99,7 +104,9 @@ class SuccessiveHalving(Algorithm):
         members: Optional[Set[str]] = None
         for rung, size in enumerate(sizes[:-1]):
             values = self._values(rung)
-            ranked = sorted((key for key in values if members is None or key in members), key=lambda k: _order(values, k))
+            ranked = sorted(
+                (key for key in values if members is None or key in members), key=lambda k: _order(values, k)
+            )
             unknown = size - len(ranked)
             going = sizes[rung + 1]
             # behind so many certain members

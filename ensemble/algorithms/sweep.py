@@ -48,9 +48,7 @@ def feeding(algorithm: Algorithm, group: Group) -> List[Dict[str, Any]]:
     """The rules that submit the group, as both options say. Raises WrongOption."""
     number, most, name = total(algorithm, group), algorithm.options["max_concurrent"], group.name
     if number is None:
-        raise WrongOption(
-            "", f"there is no end of points of '{name}'", "num_samples here, or samples in the group"
-        )
+        raise WrongOption("", f"there is no end of points of '{name}'", "num_samples here, or samples in the group")
     most = number if most is None else min(most, number)
     left = f"{number} - count.{name}.active - count.{name}.finished"
     count = f"min({most} - count.{name}.active, {left})"

@@ -22,7 +22,7 @@ def validate(args: Namespace) -> int:
         return _validate_json(args.file)
     loaded = load(args.file)
     if args.expand:
-        sys.stdout.write(writing.text(loaded.written))
+        sys.stdout.write(writing.text(loaded.written.root))
         return 0
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)

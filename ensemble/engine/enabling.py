@@ -53,4 +53,3 @@ def occasion(rule: RuleState) -> Occasion:
     """That of a rule that has been enabled."""
     about = f" {rule.rule.algorithm}" if rule.rule.algorithm is not None else ""
     return Occasion(f"{TRIGGER}{about}")
-

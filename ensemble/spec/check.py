@@ -309,9 +309,7 @@ class _Check:
         if colon:
             if algorithm not in algorithms and "*" not in algorithms:
                 expected = f"one of {listed(sorted(algorithms))}"
-                self._report.add(
-                    node, f"no algorithm is called {shown(algorithm)}", value=algorithm, expected=expected
-                )
+                self._report.add(node, f"no algorithm is called {shown(algorithm)}", value=algorithm, expected=expected)
             return
         if name in known or "*" in known:
             return

@@ -29,7 +29,14 @@ def test_and_whenever_it_becomes_enabled(world: Any) -> None:
     rules = [
         START,
         rule("enabled", LOG, id="on", enabled=False, repetitions="unlimited"),
-        rule("job-start", act("enable", "on"), act("enable", "on"), act("disable", "on"), act("enable", "on"), id="switch"),
+        rule(
+            "job-start",
+            act("enable", "on"),
+            act("enable", "on"),
+            act("disable", "on"),
+            act("enable", "on"),
+            id="switch",
+        ),
     ]
     w = world(rules).run()
     # one event, one look: what was switched to and fro in it was enabled in the end
@@ -113,7 +120,9 @@ def test_a_job_is_named_whichever_attempt_of_it_there_is(world: Any) -> None:
 def test_a_report_says_which_one_it_is_and_what_was_before(world: Any) -> None:
     when = "event.value >= 4 and (event.n == 1 or event.before < 4)"
     rules = [START, rule("report", LOG, id="rung", name="a.epoch", when=when, repetitions="unlimited")]
-    w = world([*rules], [{"name": "a", "count": 3, "metrics": {"epoch": {}, "loss": {}}}], plans={"a": [Plan(run=50)] * 3})
+    w = world(
+        [*rules], [{"name": "a", "count": 3, "metrics": {"epoch": {}, "loss": {}}}], plans={"a": [Plan(run=50)] * 3}
+    )
     w.run(until=2.0)
     keys = [submit.key for submit in w.submits("a")]
     #: one that hits the rung, one that passes it, and one that begins beyond it; none comes twice

@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -31,17 +31,19 @@ FILE = 'jobs: [{name: a, command: "true"}]\nalgorithm: {name: theirs}\n'
 
 
 @pytest.fixture
-def package(site: Site, tmp_path: Path) -> Iterator[Any]:
+def package(site: Site, tmp_path: Path) -> Any:
     def install(name: str, module: str, source: str, target: str) -> None:
         folder = tmp_path / "site-packages"
         (folder / f"{module}-1.0.dist-info").mkdir(parents=True)
         (folder / f"{module}.py").write_text(source)
-        (folder / f"{module}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (folder / f"{module}-1.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
+        )
         points = f"[ensemble.algorithms]\n{name} = {module}:{target}\n"
         (folder / f"{module}-1.0.dist-info" / "entry_points.txt").write_text(points)
         site.env["PYTHONPATH"] = str(folder)
 
-    yield install
+    return install
 
 
 def validate(site: Site, text: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -92,9 +94,18 @@ EVIL = {
     "answers nonsense": ("return 'rules'", "expected a list of rules"),
     "answers objects": ("return [{'id': object()}]", "hold more than plain data"),
     "answers nothing": ("return []", "expected a list of rules"),
-    "answers too many": ("return [self.rule(str(n), 'start', self.submit()) for n in range(2000)]", "1000 of 1048576 are the most"),
-    "depends on chance": ("import random; return [self.rule(str(random.random())[2:], 'start', self.submit())]", "is not deterministic"),
-    "prints": ("print('{}' * 1000); return [self.rule('x', 'nonsense', self.submit())]", "no trigger is called 'nonsense'"),
+    "answers too many": (
+        "return [self.rule(str(n), 'start', self.submit()) for n in range(2000)]",
+        "1000 of 1048576 are the most",
+    ),
+    "depends on chance": (
+        "import random; return [self.rule(str(random.random())[2:], 'start', self.submit())]",
+        "is not deterministic",
+    ),
+    "prints": (
+        "print('{}' * 1000); return [self.rule('x', 'nonsense', self.submit())]",
+        "no trigger is called 'nonsense'",
+    ),
     "eats memory": ("x = bytearray(1 << 44)", "failed to expand: MemoryError"),
 }
 
@@ -124,7 +135,9 @@ def test_one_that_hangs_at_load_is_ended(site: Site, package: Any, tmp_path: Pat
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("module", "said"), [("1 / 0", "cannot be loaded: ZeroDivisionError"), ("Theirs = 3", "is no subclass")])
+@pytest.mark.parametrize(
+    ("module", "said"), [("1 / 0", "cannot be loaded: ZeroDivisionError"), ("Theirs = 3", "is no subclass")]
+)
 def test_one_that_cannot_be_loaded(site: Site, package: Any, module: str, said: str) -> None:
     package("theirs", "theirs", module, "Theirs")
     assert said in validate(site, FILE).stderr

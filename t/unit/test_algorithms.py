@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from ensemble.algorithms.found import SHIPPED, load as load_class
+from ensemble.algorithms.found import SHIPPED
+from ensemble.algorithms.found import load as load_class
 from ensemble.errors import SpecError
 from ensemble.spec import writing
 from ensemble.spec.beside import Beside, Folder
@@ -50,11 +51,11 @@ def test_each_expands_to_a_file_that_means_the_same(name: str) -> None:
     loaded = load(text(GOOD[name]), "it.yaml", Folder("."))
     assert not loaded.warnings, "\n".join(map(str, loaded.warnings))
     assert {rule.algorithm for rule in loaded.spec.rules} == {None, name}
-    again = load(writing.text(loaded.written), "other.yaml", Folder("."))
+    again = load(writing.text(loaded.written.root), "other.yaml", Folder("."))
     assert again.spec == loaded.spec
     assert not again.warnings
     assert again.files == {}, "it has no algorithm any more"
-    assert writing.text(again.written) == writing.text(loaded.written)
+    assert writing.text(again.written.root) == writing.text(loaded.written.root)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -70,8 +71,14 @@ def test_a_file_needs_no_rules_of_its_own(name: str) -> None:
 def test_options_have_sentences_and_defaults_that_are_values(name: str) -> None:
     for option in load_class(name).OPTIONS:
         assert option.description, option.name
-        assert option.required or option.default is None or option.kind in ("choice", "variable", "boolean") or (
-            (option.low is None or option.default >= option.low) and (option.high is None or option.default <= option.high)
+        assert (
+            option.required
+            or option.default is None
+            or option.kind in ("choice", "variable", "boolean")
+            or (
+                (option.low is None or option.default >= option.low)
+                and (option.high is None or option.default <= option.high)
+            )
         )
 
 
@@ -100,7 +107,9 @@ def test_the_service_takes_what_the_command_has_sent_along() -> None:
     assert loaded.files == changed
     # what was sent for another one, or is damaged, is not taken; a shipped one is expanded
     for wrong in ('["sweep", []]', "[", '{"a": 1}', '["asha", [1]]'):
-        assert "asha-rung-0" in [rule.id for rule in load(source, "it.yaml", Beside({"algorithm asha": wrong})).spec.rules]
+        assert "asha-rung-0" in [
+            rule.id for rule in load(source, "it.yaml", Beside({"algorithm asha": wrong})).spec.rules
+        ]
 
 
 def test_the_service_expands_none_of_a_package() -> None:
@@ -230,10 +239,10 @@ def test_rules_may_make_an_algorithm_of_their_own() -> None:
 def test_what_is_written_reads_back(written: str, means: Any) -> None:
     source = f"description: {written}\n" + JOBS + "rules: [{trigger: start, action: {name: submit, label: sim}}]\n"
     first = load(source, "it.yaml", Folder("."))
-    again = load(writing.text(first.written), "it.yaml", Folder("."))
+    again = load(writing.text(first.written.root), "it.yaml", Folder("."))
     assert again.spec == first.spec
-    node = first.written.get("description")
-    back = again.written.get("description")
+    node = first.written.root.get("description")
+    back = again.written.root.get("description")
     assert node is not None
     assert back is not None
     assert node.plainly() == means == back.plainly()
@@ -243,7 +252,7 @@ def test_what_is_written_reads_back(written: str, means: Any) -> None:
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_can_be_written_again(path: Path) -> None:
     first = load_file(path)
-    again = load(writing.text(first.written), str(path), Folder(str(path.parent)))
+    again = load(writing.text(first.written.root), str(path), Folder(str(path.parent)))
     assert again.spec == first.spec
 
 

@@ -146,7 +146,8 @@ def race(driven: Driven, n: int, loss: Curve, seed: int) -> Tuple[List[Set[int]]
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
-    ("n", "r", "big_r", "eta", "s"), [(64, 1, 64, 4, 0), (81, 1, 81, 3, 0), (30, 1, 9, 3, 0), (64, 1, 64, 2, 2), (50, 2, 30, 2, 0)]
+    ("n", "r", "big_r", "eta", "s"),
+    [(64, 1, 64, 4, 0), (81, 1, 81, 3, 0), (30, 1, 9, 3, 0), (64, 1, 64, 2, 2), (50, 2, 30, 2, 0)],
 )
 def test_successive_halving_keeps_whom_the_paper_keeps(n: int, r: int, big_r: int, eta: int, s: int, seed: int) -> None:
     loss = curves(seed, n)
@@ -268,4 +269,10 @@ def test_rungs_that_are_none() -> None:
 
 
 def test_a_whole_quotient_is_not_lost_to_rounding() -> None:
-    assert [rungs.kept(n, eta) for n, eta in ((243, 3**5), (1000, 10**3), (49, 49.0), (48, 49), (7, 0.7 * 10))] == [1, 1, 1, 0, 1]
+    assert [rungs.kept(n, eta) for n, eta in ((243, 3**5), (1000, 10**3), (49, 49.0), (48, 49), (7, 0.7 * 10))] == [
+        1,
+        1,
+        1,
+        0,
+        1,
+    ]
