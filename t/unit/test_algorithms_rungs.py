@@ -243,6 +243,17 @@ def test_more_is_better_where_the_mode_says_so() -> None:
     assert driven.call("a-rung-0", 2, 0.6) == set()
 
 
+def test_one_that_was_stopped_has_no_say_at_the_next_rung() -> None:
+    """It may have reported once more before it heard of it."""
+    driven = Driven("asha", 16, max_resource=16)
+    assert driven.call("a-rung-0", 0, 1.0) == set()
+    assert driven.call("a-rung-0", 1, 2.0) == {1}
+    assert driven.call("a-rung-1", 1, 0.1) == set()
+    assert driven.call("a-rung-1", 0, 0.5) == set()
+    assert driven.state["rung 1"] == [1, [0.5]]
+    assert driven.state["on 0"] == []
+
+
 def test_a_rung_forgets_what_cannot_matter() -> None:
     driven = Driven("asha", 20, max_resource=4)
     for i in range(20):
