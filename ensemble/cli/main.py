@@ -34,6 +34,7 @@ VERBS = {
     "signal": ("inside:signal", "send a signal with data to an ensemble"),
     "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
+    "graph": ("graph:graph", "draw FILE: its groups, rules and signals as a picture"),
     "simulate": ("simulate:simulate", "run FILE's rules on simulated jobs"),
     "example": ("files:example", "list the examples, or print one"),
     "schema": ("files:schema", "print the JSON Schema of the files"),
@@ -145,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--limit", action="append", metavar="NAME=N", help="with another limit, as max_jobs=200")
     simulate.add_argument("--timeline", action="store_true", help="print what happens, one row an event")
     verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
+    graph = verb("graph", json)
+    graph.add_argument("file", metavar="FILE", help="the ensemble's YAML file")
+    graph.add_argument(
+        "--format", choices=("text", "dot", "svg"), help="for a terminal, for Graphviz, or drawn by it (text or dot)"
+    )
+    graph.add_argument("-o", "--output", metavar="OUT", help="write to this file; its name may say the format")
     verb("schema", json)
     service = verb("service", json, member, rundir)
     service.add_argument("what", metavar="start|stop|restart|status", choices=("start", "stop", "restart", "status"))
