@@ -48,7 +48,7 @@ class Bisect(Algorithm):
         if high - low <= options["xtol"]:
             raise WrongOption("xtol", f"the bracket is no wider than xtol, {options['xtol']:g}", "a smaller one")
         return [
-            self.rule("start", "enabled", self.call("start")),
+            self.rule("start", "enabled", self.call("start"), repetitions="unlimited"),
             # the failures of a probe are an outcome: a rule that reads their number has them in hand
             self.rule(
                 "round", "group-complete", self.call("round"), name=name, when=f"count.{name}.failed >= 0",
@@ -57,7 +57,13 @@ class Bisect(Algorithm):
         ]  # fmt: skip
 
     def on_start(self, told: Told) -> List[Action]:
-        """The ends first."""
+        """The ends first. Where it was disabled in the middle, it goes on where it was."""
+        if "bracket" in self.state:
+            if self.state.get("found") is not None or not self.idle(told):
+                return []
+            asked = self.state.get("asked") or self.options["bracket"]
+            tried = {row["params"].get(self.options["parameter"]) for row in told.results}
+            return self.on_round(told) or [] if set(asked) <= tried else [self._submit(asked)]
         self.state.update(bracket=list(self.options["bracket"]), outcomes=None, rounds=0)
         return [self._submit(self.options["bracket"])]
 

@@ -116,6 +116,10 @@ class Algorithm:
         """The action that submits the group."""
         return {"name": "submit", "label": self.group, **keys}
 
+    def idle(self, told: Told) -> bool:
+        """Has no job of the group anything left to do?"""
+        return not told.metrics.get(f"count.{self.group}.active")
+
     def log(self, text: str) -> Action:
         """For answers: a line in the ensemble's log, once for each time that it takes effect."""
         # braces would be filled in

@@ -9,7 +9,7 @@ step follows the 1/5 rule in the form of Igel, Hansen and Roth (2007): times exp
 children that are better than the best parent. Draws are seeded by `seed` and the generation, and results are ordered by
 their values, so that the same results, in whatever order they came, give the same next generation.
 
-State: the parents with their values, the step, and the generation.
+State: the parents with their values, the step, the generation, and whether that was drawn from the sample.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Evolve(Algorithm):
                 "population", message, f"at most {group.points}, or sample: random", value=options["population"]
             )
         return [
-            self.rule("start", "enabled", self.call("start", space=dict(group.parameters))),
+            self.rule("start", "enabled", self.call("start", space=dict(group.parameters)), repetitions="unlimited"),
             self.rule(
                 "next", "group-complete", self.call("next", space=dict(group.parameters)), name=group.name,
                 repetitions="unlimited",
@@ -67,17 +67,27 @@ class Evolve(Algorithm):
         ]  # fmt: skip
 
     def on_start(self, told: Told) -> List[Action]:
-        """The first generation: of the group's own sample, or from what others have found in the group before."""
+        """The first generation: of the group's own sample, or from what others have found in the group before.
+
+        Where it was disabled in the middle, it goes on: with the generation that has ended meanwhile, or was never submitted.
+        """
+        if "generation" in self.state:
+            return (self._next(told, again=True) or []) if self.idle(told) and not self.state.get("over") else []
         self._take(told.results)
-        self.state.update(generation=1, step=self.options["mutation"])
-        if len(self.state["parents"]) >= self.options["elite"]:
-            return [self.log("begins with the best of the group so far"), self._children(told.given["space"])]
-        return [Action("submit", label=self.group, count=self.options["population"])]
+        warm = len(self.state["parents"]) >= self.options["elite"]
+        self.state.update(generation=1, step=self.options["mutation"], drawn=not warm)
+        said = [self.log("begins with the best of the group so far")] if warm else []
+        return [*said, self._generation(told)]
 
     def on_next(self, told: Told) -> Optional[List[Action]]:
         """A generation has ended."""
         if "generation" not in self.state or self.state.get("over"):
             return None  # jobs that others have submitted
+        return self._next(told, again=False)
+
+    def _next(self, told: Told, again: bool) -> Optional[List[Action]]:
+        if again and not self._ran(told):
+            return [self._generation(told)]
         better, number = self._take(told.results)
         if not self.state["parents"]:
             raise Failed(f"no job of the first generation has a {self.options['metric']}")
@@ -90,12 +100,25 @@ class Evolve(Algorithm):
         if generation >= self.options["generations"]:
             self.state["over"] = True
             return [said, self.done(value=best, **point)]
-        if generation > 1 and number:
+        if generation > 1 and number and not again:
             self.state["step"] = min(
                 1.0, self.state["step"] * math.exp(2 * (better / number - _TARGET) / (1 - _TARGET))
             )
-        self.state["generation"] = generation + 1
-        return [said, self._children(told.given["space"])]
+        self.state.update(generation=generation + 1, drawn=False)
+        return [said, self._generation(told)]
+
+    def _generation(self, told: Told) -> Action:
+        """Submit the present generation."""
+        if self.state["drawn"]:
+            return Action("submit", label=self.group, count=self.options["population"])
+        return Action("submit", label=self.group, count=1, parameters=self._children(told.given["space"]))
+
+    def _ran(self, told: Told) -> bool:
+        """Have jobs of the present generation ended? What they are is drawn again."""
+        if self.state["drawn"]:
+            return bool(told.results)
+        children = self._children(told.given["space"])
+        return any(row["params"] in children for row in told.results)
 
     def _take(self, rows: List[Dict[str, Any]]) -> Any:
         """Choose the parents among those so far and these; how many of these are better than the best one, of how many."""
@@ -116,7 +139,8 @@ class Evolve(Algorithm):
         self.state["parents"] = chosen[: self.options["elite"]]
         return sum(value < best for value, _ in new), len(new)
 
-    def _children(self, space: Mapping[str, Mapping[str, Any]]) -> Action:
+    def _children(self, space: Mapping[str, Mapping[str, Any]]) -> List[Dict[str, Any]]:
+        """The points of the present generation, from its parents."""
         draw = Random(f"{self.options['seed']}/{self.state['generation']}")
         parents = [point for _, point in self.state["parents"]]
         points = []
@@ -127,7 +151,7 @@ class Evolve(Algorithm):
                 value = (other if draw.random() < self.options["recombination"] else one)[name]
                 child[name] = self._mutated(value, axis, draw)
             points.append(child)
-        return Action("submit", label=self.group, count=1, parameters=points)
+        return points
 
     def _mutated(self, value: Any, axis: Mapping[str, Any], draw: Random) -> Any:
         step = self.state["step"]

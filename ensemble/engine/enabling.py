@@ -45,6 +45,11 @@ def switch(firing: Firing, action: Action) -> None:
     firing.tell(action, f"{action.name} {label}" if one is not None else f"{action.name} the algorithm {label}")
 
 
+def held_back(rule: RuleState, action: Action) -> bool:
+    """Is this an answer that comes when its algorithm has been disabled meanwhile? Then it submits nothing more."""
+    return action.name == "submit" and rule.rule.algorithm is not None and not rule.enabled
+
+
 def _look(engine: Engine, rules: List[RuleState]) -> None:
     engine.tally.due.update(rule.number for rule in rules if rule.rule.trigger == TRIGGER)
 

@@ -132,3 +132,24 @@ def test_a_report_says_which_one_it_is_and_what_was_before(world: Any) -> None:
             w.feed(Report(w.t, key, {"loss": 1.0, "epoch": x}, f"{key.index}:{n}"))
     assert texts(w, "rung") == ["report a.epoch = 4", "report a.epoch = 9", "report a.epoch = 7"]
     w.run()
+
+
+def test_what_a_disabled_algorithm_answers_submits_nothing(world: Any) -> None:
+    """Its call was under way when it was disabled; what it cancels and says still counts."""
+
+    def f(request: Any) -> Any:
+        return {"answer": [{"action": act("submit", "a")}, {"action": act("log", value="said")}]}
+
+    rules = [
+        START,
+        rule("job-start", act("custom", "f"), act("disable", "alg"), id="alg-r", algorithm="alg"),
+        rule("job-success", act("custom", "f"), id="free", name="a"),
+    ]
+    w = world(rules, custom="def f(): pass", functions={"f": f}).run()
+    told = [(r["rule"], r["text"]) for r in w.records("action") if r["action"] == "submit"]
+    assert told == [
+        ("start", "submit a (1 job)"),
+        ("alg-r", "nothing is submitted: the algorithm alg is disabled"),
+        ("free", "submit a (1 job)"),
+    ]
+    assert w.logged() == ["said", "said"]

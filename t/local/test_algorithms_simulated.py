@@ -48,7 +48,9 @@ def test_sweep(capsys: Capture) -> None:
 def test_asha(capsys: Capture) -> None:
     found, lines = simulated(capsys, "asha", "--cores", "8", "--nodes", "1")
     assert found["groups"]["train"]["submitted"] == 32
-    decided = [re.search(r"(\S+) (goes on|is stopped): loss (\S+) is .* of (\d+) at rung (\d+)", line) for line in lines]
+    decided = [
+        re.search(r"(\S+) (goes on|is stopped): loss (\S+) is .* of (\d+) at rung (\d+)", line) for line in lines
+    ]
     paper, last = Li2020(3), {}
     for match in filter(None, decided):
         key, goes_on, loss, m, rung = match[1], match[2] == "goes on", float(match[3]), int(match[4]), int(match[5])
@@ -90,7 +92,7 @@ def test_bisect(capsys: Capture) -> None:
 
 def test_evolve_as_on_a_real_queue(capsys: Capture, site: Site) -> None:
     """The same points in the same generations: what is random follows from seeds, and the simulated values are exact."""
-    found, lines = simulated(capsys, "evolve", "--cores", "64")
+    found, _ = simulated(capsys, "evolve", "--cores", "64")
     assert found["makespan"] == 8 * 60
     real = named(site, "evolve")
     best = min(job["values"]["score"] for job in rows(site, real))

@@ -13,6 +13,7 @@ from ensemble.algorithms.found import load as load_class
 from ensemble.errors import SpecError
 from ensemble.spec import writing
 from ensemble.spec.beside import Beside, Folder
+from ensemble.spec.flow import flow
 from ensemble.spec.load import load, load_file
 
 TOP = Path(__file__).resolve().parents[2]
@@ -265,3 +266,12 @@ def test_names_are_those_of_the_literature() -> None:
     aliases = {option.alias for option in options_of("asha").values()}
     assert {"grace_period", "max_t", "time_attr", "eta"} <= aliases
     assert {"xtol", "bracket", "maxiter"} <= set(options_of("bisect"))
+
+
+def test_a_graph_leads_from_the_rule_that_enables_an_algorithm_to_where_it_begins() -> None:
+    drawn = flow(load_file(TOP / "examples" / "explore-refine.yaml").spec)
+    edges = {(edge.source, edge.target, edge.kind) for edge in drawn.edges}
+    assert ("rule:turn", "rule:refine-start", "enables") in edges
+    assert ("rule:turn", "rule:explore-start", "disables") in edges
+    assert ("begin:start", "rule:explore-start", "triggers") in edges
+    assert not any(target == "rule:refine" for _, target, _ in edges)
