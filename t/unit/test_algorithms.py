@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -10,6 +11,7 @@ import pytest
 
 from ensemble.algorithms.found import SHIPPED
 from ensemble.algorithms.found import load as load_class
+from ensemble.cli.main import main
 from ensemble.errors import SpecError
 from ensemble.spec import writing
 from ensemble.spec.beside import Beside, Folder
@@ -275,3 +277,16 @@ def test_a_graph_leads_from_the_rule_that_enables_an_algorithm_to_where_it_begin
     assert ("rule:turn", "rule:explore-start", "disables") in edges
     assert ("begin:start", "rule:explore-start", "triggers") in edges
     assert not any(target == "rule:refine" for _, target, _ in edges)
+
+
+def test_the_command_prints_the_file_as_plain_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(text(GOOD["sweep"]))
+    assert main(["validate", "--expand", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert load(shown, "it.yaml", Folder(".")).spec == load_file(path).spec
+    assert main(["validate", "--expand", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["expanded"] == shown
+    path.write_text(text("{name: sweep}"))
+    assert main(["validate", "--expand", str(path)]) == 2
+    assert capsys.readouterr().out == ""
