@@ -250,6 +250,9 @@ class Service:
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
         active.sort(key=_by_submission)
+        if running is not None:
+            # they have left the engine, and those who read the store do not find them yet
+            active = [*running.leaving_rows(), *active]
         ended = self._store.row_count(stored.id)
         if request.group is None and ended > _ROWS:
             # too many to read them all for one page of them

@@ -13,7 +13,7 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Tuple, Union
+from typing import Any, Callable, Dict, Set, Tuple, Union
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -157,6 +157,22 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def idset(value: Any) -> Tuple[int, ...]:
+    """The numbers of an idset such as `0-3,7` (RFC 22), in order. Raises ValueError; one above a million is none."""
+    text_of = value if isinstance(value, str) else str(value)
+    found: Set[int] = set()
+    for part in "" if isinstance(value, bool) else text_of.strip().strip("[]").split(","):
+        match = re.fullmatch(r"\s*(\d{1,7})(?:-(\d{1,7}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= 1_000_000:
+            break
+        found.update(range(first, last + 1))
+    else:
+        if found:
+            return tuple(sorted(found))
+    raise ValueError("expected ranks, such as 0-3,7")
 
 
 def jsonable(value: Any) -> Any:

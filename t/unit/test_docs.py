@@ -15,7 +15,7 @@ import yaml
 
 from ensemble.cli.main import VERBS, _parser
 from ensemble.errors import SpecError
-from ensemble.spec import metrics, models
+from ensemble.spec import amounts, metrics, models, simulate
 from ensemble.spec.load import load
 from ensemble.spec.retries import CAUSES, Retries
 
@@ -94,6 +94,25 @@ WORDS = {
     "variables": list(metrics.VARIABLES),
     "ensemble": list(metrics.OF_ENSEMBLE),
     "not yet": [word for words in models.NOT_YET.values() for word in words],
+    "simulate": [
+        name
+        for model in (
+            simulate.Simulate,
+            simulate.Simulated,
+            simulate.Fails,
+            simulate.Told,
+            simulate.Sent,
+            simulate.Outage,
+        )
+        for name in keys(model)
+    ],
+    "amounts": [
+        *amounts.WORDS,
+        *(
+            f"{name}({', '.join(kind.arguments)})".replace("(...)", "(a, b, ...)")
+            for name, kind in amounts.DISTRIBUTIONS.items()
+        ),
+    ],
     "queue": [f"{of}.{name}" for of, names in metrics.OF_QUEUE.items() for name in names],
 }
 
