@@ -13,24 +13,29 @@ from typing import Any, Dict, List, Optional, Sequence
 from ensemble.cli.common import clean, columns, hint, load, out, out_json, say
 from ensemble.errors import EnsembleError, SpecError, UsageError
 from ensemble.service.client import choose
+from ensemble.spec import writing
 from ensemble.spec.faults import Fault, nearest
 from ensemble.spec.machine import Machine
 
 
 def validate(args: Namespace) -> int:
     """`validate FILE`: 0 if it may run, with warnings or without, 2 with all faults if not."""
-    instance = None if args.no_instance else _instance()
+    instance = None if args.no_instance or (args.expand and not args.json) else _instance()
     try:
         loaded = load(args.file, instance)
     except SpecError as exc:
         if args.json:
-            _out_json(args.file, exc.faults, exc.warnings, instance)
+            out_json(_told(args.file, exc.faults, exc.warnings, instance))
             return 2
         for fault in sorted((*exc.faults, *exc.warnings), key=lambda fault: (fault.line, fault.column)):
             print(fault, file=sys.stderr)
         return 2
     if args.json:
-        _out_json(args.file, (), loaded.warnings, instance)
+        expanded = {"expanded": writing.text(loaded.written.root)} if args.expand else {}
+        out_json({**_told(args.file, (), loaded.warnings, instance), **expanded})
+        return 0
+    if args.expand:
+        sys.stdout.write(writing.text(loaded.written.root))
         return 0
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
@@ -55,16 +60,14 @@ def _instance() -> Optional[Machine]:
         return None
 
 
-def _out_json(path: str, faults: Sequence[Fault], warnings: Sequence[Fault], instance: Optional[Machine]) -> None:
-    out_json(
-        {
-            "file": path,
-            "valid": not faults,
-            "faults": [_fault(fault) for fault in faults],
-            "warnings": [_fault(fault) for fault in warnings],
-            "instance": None if instance is None else instance.facts(),
-        }
-    )
+def _told(path: str, faults: Sequence[Fault], warnings: Sequence[Fault], instance: Optional[Machine]) -> Dict[str, Any]:
+    return {
+        "file": path,
+        "valid": not faults,
+        "faults": [_fault(fault) for fault in faults],
+        "warnings": [_fault(fault) for fault in warnings],
+        "instance": None if instance is None else instance.facts(),
+    }
 
 
 def _fault(fault: Fault) -> Dict[str, Any]:

@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--no-instance", action="store_true", help="do not hold the file against the running Flux instance"
     )
+    validate.add_argument("--expand", action="store_true", help="print the file with its algorithms as plain rules")
     simulate = verb("simulate", json, member, table)
     simulate.add_argument("file", metavar="FILE")
     simulate.add_argument(

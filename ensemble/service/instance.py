@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional
 
 from ensemble.errors import MemberError
-from ensemble.service.cluster import ids
 from ensemble.service.flux_client import open_handle
 from ensemble.spec import units
 from ensemble.spec.machine import Machine, Nodes, Queue
@@ -58,16 +57,20 @@ def _nodes(resources: Any) -> List[Nodes]:
     execution = _inside(resources, "execution")
     properties: Dict[int, List[str]] = {}
     for name, ranks in _mapping(execution.get("properties")).items():
-        for rank in ids(str(ranks)):
+        for rank in _ids(ranks):
             properties.setdefault(rank, []).append(str(name))
     found: Dict[Nodes, int] = {}
     for entry in execution.get("R_lite") or ():
         children = _mapping(_mapping(entry).get("children"))
-        cores, gpus = (len(ids(str(children.get(kind, "")))) for kind in ("core", "gpu"))
-        for rank in ids(str(entry.get("rank", ""))):
+        cores, gpus = (len(_ids(children.get(kind))) for kind in ("core", "gpu"))
+        for rank in _ids(entry.get("rank")):
             one = Nodes(1, cores, gpus, frozenset(properties.get(rank, ())))
             found[one] = found.get(one, 0) + 1
     return [one._replace(number=number) for one, number in found.items()]
+
+
+def _ids(idset: Any) -> List[int]:
+    return list(units.idset(idset)) if idset else []
 
 
 def _queue(queue: Any, policy: Any, enabled: bool) -> Queue:
