@@ -23,6 +23,8 @@ log     {id: ID, since?: 0, max?: 1000} -> {records: [RECORD, ...], last}
 cancel  {id: ID} -> {id, state}
 pause   {id: ID} -> {id, state}
 resume  {id: ID, limits?: {NAME: value}} -> {id, state}
+resize  {id: ID, by: N} -> {id, state}
+        Has the ensemble's queue grow by N nodes, or shrink where N is negative. EOPNOTSUPP: it has no way to.
 purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
         Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
         those that ended less than `older_than` seconds ago and the `keep` that ended last.
@@ -82,6 +84,7 @@ ENDPOINTS = (
     "cancel",
     "pause",
     "resume",
+    "resize",
     "purge",
     "put",
     "signal",
