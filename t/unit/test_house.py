@@ -17,7 +17,7 @@ OURS = sorted(path for folder in ("ensemble", "flux_module", "t") for path in (T
 
 #: each may import only what stands before it; a file is what its longest prefix says
 ORDER = (
-    ("ensemble.errors", "ensemble.custom"),
+    ("ensemble.errors", "ensemble.custom", "ensemble.algorithms"),
     ("ensemble.engine.events", "ensemble.engine.actions"),
     ("ensemble.spec",),
     ("ensemble.engine",),
