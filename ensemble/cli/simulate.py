@@ -36,7 +36,7 @@ STOPPED = 3
 def simulate(args: Namespace) -> int:
     """`simulate FILE`. Returns the exit status."""
     columns = _table(args)
-    if args.timeline and args.format == "help":
+    if args.timeline and args.format == "help" and not args.json:
         return 0
     loaded = load(args.file)
     for warning in loaded.warnings:

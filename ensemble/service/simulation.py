@@ -352,7 +352,7 @@ class Simulation:
     def result(self) -> Dict[str, Any]:
         """All of it as JSON-able data; times are seconds from the start."""
         engine, member = self.engine, self.member
-        span = (engine.t_end if engine.t_end is not None else engine.t) - (engine.t_begin or 0.0)
+        span = (engine.t_end if engine.t_end is not None else member.clock()) - (engine.t_begin or 0.0)
         node_seconds, core_seconds = member.used()
         counts = engine.tally.counts
         nodes = member.nodes
