@@ -212,6 +212,7 @@ def _log(firing: Firing, action: Action) -> None:
 def _enable(firing: Firing, action: Action) -> None:
     target = firing.engine.book.by_id[action.label or ""]
     target.enabled = action.name == "enable"
+    target.switched = (firing.engine.t, firing.rule.id, firing.number)
     firing.tell(action, f"{action.name} {target.id}")
 
 
