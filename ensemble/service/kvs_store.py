@@ -5,7 +5,9 @@
     ensemble.<id>.log.<b>.<n>.lines      events and intents, lines of JSON: [number, event, intents]
     ensemble.<id>.records.<b>.<n>.lines  records, lines of JSON; n is the first one's seq
     ensemble.<id>.rows.<b>.<n>.lines     rows of ended jobs, lines of JSON; n is the first one's place
-    ensemble.<id>.snapshot         {number, seq, state, log}: `log` is the first segment after it
+    ensemble.<id>.snapshot         {number, seq, state, log, past}: `log` is the first segment after it, `past` the bytes of
+                                   packs by shelf
+    ensemble.<id>.past.<s>.<n>     lines of the log before the snapshot, packed (`past.py`); n is the first one's number
     ensemble.<id>.end              the final status
 
 Law of this file: one transaction at a time is on its way, for all ensembles together, and what comes meanwhile makes
@@ -17,20 +19,22 @@ there twice, and the numbers tell. Nor is any sent while the disk under the KVS 
 stand still rather than go on with what a crash of the broker would undo.
 What waits is counted in bytes: from FULL on the store asks for no more events, until it is down to EASY. What the
 KVS holds of one ensemble is bounded too: of the records the last KEPT_RECORDS and what else is in their first
-segment, of the log what came after the last snapshot, and a row for each job that has ended. (Flux itself reclaims no
-space on disk while the instance runs.)
+segment, of the log what came after the last snapshot and the packs of what came before, and a row for each job that has
+ended. (Flux itself reclaims no space on disk while the instance runs.)
 Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import syslog
+import zlib
 from bisect import bisect_right
 from collections import deque
 from itertools import islice
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import flux
 import flux.kvs
@@ -38,6 +42,7 @@ from flux.core.inner import ffi, raw
 
 from ensemble.members.guard import guarded
 from ensemble.service.kvs_disk import Disk, why
+from ensemble.service.past import SHELF, Packer, sizes_from, superfluous, unpack
 from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
@@ -61,13 +66,15 @@ _LAST = 5.0
 
 _APPEND = 32
 _SYNC = 4
+#: how a pack begins, and no line of JSON
+_GZIP = b"\x1f\x8b"
 
 
 class _Put(NamedTuple):
     """One operation of a transaction. `value` None unlinks."""
 
     key: str
-    value: Optional[str]
+    value: Union[str, bytes, None]
     append: bool = False
 
 
@@ -131,6 +138,9 @@ class _Kept:
         self.log = _Segments(f"{self.path}.log")
         self.records = _Segments(f"{self.path}.records")
         self.rows = _Segments(f"{self.path}.rows")
+        #: lines of the log since the last snapshot, and the bytes of packs by shelf
+        self.packer = Packer()
+        self.past: Dict[int, int] = {}
         self.recent: Deque[Dict[str, Any]] = deque(maxlen=_RECENT)
         #: are the segments known? Those of an ended one are looked for when someone asks for them
         self.known = True
@@ -196,9 +206,9 @@ class KvsStore(Store):
     def commit(self, id: str, commit: Commit, done: Done) -> None:
         kept = self._kept[id]
         assert kept.known, "an ensemble that has ended is not written"
-        puts = [
-            _Put(kept.log.key(commit.number), _dumps([commit.number, commit.event, commit.intents]) + "\n", append=True)
-        ]
+        line = _dumps([commit.number, commit.event, commit.intents])
+        kept.packer.add(commit.number, line)
+        puts = [_Put(kept.log.key(commit.number), line + "\n", append=True)]
         if commit.records:
             lines = "".join(_dumps(record) + "\n" for record in commit.records)
             puts.append(_Put(kept.records.key(commit.records[0]["seq"]), lines, append=True))
@@ -220,9 +230,16 @@ class KvsStore(Store):
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         kept = self._kept[id]
         kept.log.rotate(snapshot.number + 1)
-        value = {**snapshot._asdict(), "log": snapshot.number + 1}
-        old = kept.log.outdated(snapshot.number + 1)
-        puts = [_Put(f"{kept.path}.snapshot", _dumps(value)), *(_Put(key, None) for key in old)]
+        puts = [_Put(key, None) for key in kept.log.outdated(snapshot.number + 1)]
+        for pack in kept.packer.take():
+            shelf = pack.first // SHELF
+            kept.past[shelf] = kept.past.get(shelf, 0) + len(pack.data)
+            puts.append(_Put(f"{kept.path}.past.{shelf}.{pack.first}", pack.data))
+        for shelf in superfluous(kept.past):
+            del kept.past[shelf]
+            puts.append(_Put(f"{kept.path}.past.{shelf}", None))
+        value = {**snapshot._asdict(), "log": snapshot.number + 1, "past": kept.past}
+        puts.append(_Put(f"{kept.path}.snapshot", _dumps(value)))
         self._change(_Change(tuple(puts), lambda error: None))
 
     def end(self, id: str, status: Optional[Dict[str, Any]], done: Done) -> None:
@@ -291,7 +308,7 @@ class KvsStore(Store):
             sync = sync or change.sync
             for put in change.puts:
                 if put.append:
-                    merged.setdefault(put.key, []).append(put.value or "")
+                    merged.setdefault(put.key, []).append(str(put.value or ""))
                     continue
                 if put.value is None:
                     # appends come last in the transaction, and would bring back what is unlinked
@@ -299,7 +316,7 @@ class KvsStore(Store):
                         del merged[key]
                     txn.unlink(put.key)
                 else:
-                    value = put.value.encode("utf-8", "surrogateescape")
+                    value = put.value if isinstance(put.value, bytes) else put.value.encode("utf-8", "surrogateescape")
                     raw.flux_kvs_txn_put_raw(txn.txn, 0, put.key.encode(), value, len(value))
         for key, lines in merged.items():
             value = "".join(lines).encode("utf-8", "surrogateescape")
@@ -379,21 +396,42 @@ class KvsStore(Store):
         if stored.status is not None and stored.status["state"] != "halted":
             return stored
         self._know(kept)
+        kept.past, kept.log.first, number = self._read(stored, kept, kept.packer)
+        kept.log.rotate(number + 1)
+        return stored
+
+    def _read(self, stored: Stored, kept: _Kept, packer: Packer) -> Tuple[Dict[int, int], List[int], int]:
+        """Put the snapshot and the events since then into `stored`, their lines into `packer`.
+
+        The sizes of packs, the segments of the log, and the number of the last event.
+        """
         stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
-        kept.log.first = self._segments(kept.log)
-        number = 0
+        segments, number, past = self._segments(kept.log), 0, {}
         snapshot = self._json(f"{kept.path}.snapshot")
         if snapshot is not None:
             stored.snapshot = Snapshot(snapshot["number"], snapshot["seq"], snapshot["state"])
-            number = snapshot["number"]
-        for first in kept.log.first:
+            number, past = snapshot["number"], sizes_from(snapshot["past"])
+        for first in segments:
             for line in self._lines(kept.log.name(first)):
                 if line[0] == number + 1:
                     number += 1
                     stored.events.append((number, line[1]))
+                    packer.add(number, _dumps(line))
                 elif line[0] > number + 1:
                     raise ValueError(f"event {number + 1} is missing from the log")
-        kept.log.rotate(number + 1)
+        return past, segments, number
+
+    def reload(self, id: str) -> Stored:
+        try:
+            kept = self._readable(id)
+            given = self._json(f"{ROOT}.{id}.given")
+            if kept is None or given is None:
+                raise ValueError("what was submitted is missing")
+            del given["format"]
+            stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
+            self._read(stored, kept, Packer())
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as exc:
+            return damaged(id, f"its record in the KVS cannot be read ({exc})")
         return stored
 
     def _know(self, kept: _Kept) -> None:
@@ -446,10 +484,44 @@ class KvsStore(Store):
         lines = self._numbered(kept.records.holding(since + 1), _seq)
         return list(islice((record for record in lines if since < record["seq"] <= last), max))
 
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        kept = self._readable(id)
+        if kept is None:
+            return []
+        packs = self._past(kept, after + 1)
+        while True:
+            found = self._events(kept, packs, after, max)
+            now = self._past(kept, after + 1)
+            if now == packs:
+                return found
+            # a snapshot came between: what was in the log may be in a pack now
+            packs = now
+
+    def _events(self, kept: _Kept, packs: List[str], after: int, max: int) -> List[List[Any]]:
+        found = list(islice((line for line in self._numbered(packs, _place) if line[0] > after), max))
+        if len(found) < max:
+            # the packs end where the log begins
+            last = found[-1][0] if found else after
+            segments = _Segments(kept.log.path)
+            segments.first = self._segments(segments)
+            rest = (line for line in self._numbered(segments.holding(last + 1), _place) if line[0] > last)
+            found += islice(rest, max - len(found))
+        return found
+
+    def _past(self, kept: _Kept, number: int) -> List[str]:
+        """Keys of the packs from the one that holds that event, in order."""
+        path = f"{kept.path}.past"
+        shelves = sorted(int(shelf) for shelf in self._list(path))
+        first = sorted(int(name) for shelf in shelves for name in self._list(f"{path}.{shelf}"))
+        first = first[max(0, bisect_right(first, number) - 1) :]
+        return [f"{path}.{one // SHELF}.{one}" for one in first]
+
     def measure(self, id: str) -> Dict[str, int]:
         """Bytes that the KVS holds of an ensemble, by kind, and how many keys. Reads all of it. Raises OSError."""
         path = f"{ROOT}.{id}"
         found: Dict[str, int] = {"keys": 0}
+        packs = list(filter(None, map(self._value, self._past(_Kept(id), 0))))
+        found["keys"], found["past"] = len(packs), sum(map(len, packs))
         for kind in ("given", "snapshot", "end", "log", "records", "rows"):
             keys = [f"{path}.{kind}"]
             if kind in ("log", "records", "rows"):
@@ -469,7 +541,7 @@ class KvsStore(Store):
                     if number(line) > last:
                         last = number(line)
                         yield line
-            except (ValueError, TypeError, KeyError, IndexError) as exc:
+            except (ValueError, TypeError, KeyError, IndexError, EOFError, gzip.BadGzipFile, zlib.error) as exc:
                 self._log(syslog.LOG_ERR, f"{key} cannot be read to its end ({exc!r}): the rest of it is left out")
 
     def _json(self, key: str) -> Any:
@@ -477,17 +549,26 @@ class KvsStore(Store):
         return None if text is None else json.loads(text)
 
     def _lines(self, key: str) -> Iterator[Any]:
-        for line in (self._lookup(key) or "").splitlines():
+        value = self._value(key) or b""
+        if value.startswith(_GZIP):
+            yield from unpack(value)
+            return
+        for line in value.decode("utf-8", "surrogateescape").splitlines():
             yield json.loads(line)
 
     def _lookup(self, key: str) -> Optional[str]:
+        """The text of a key, None where there is none."""
+        value = self._value(key)
+        return None if value is None else value.decode("utf-8", "surrogateescape")
+
+    def _value(self, key: str) -> Optional[bytes]:
         """The value of a key, None where there is none."""
         future = raw.flux_kvs_lookup(self._handle.handle, _NAMESPACE.encode(), 0, key.encode())
         try:
             value = ffi.new("void **")
             size = ffi.new("size_t *")
             raw.flux_kvs_lookup_get_raw(future, value, size)
-            return bytes(ffi.buffer(value[0], size[0])).decode("utf-8", "surrogateescape") if size[0] else ""
+            return bytes(ffi.buffer(value[0], size[0])) if size[0] else b""
         except OSError as exc:
             if exc.errno == errno.ENOENT:
                 return None
