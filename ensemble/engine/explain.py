@@ -43,6 +43,12 @@ OUTCOMES = {
     CLOSED: "not looked at: nothing fired any more",
     FAILED: "its condition could not be computed",
 }
+_DROPPED = {
+    COOLING: "it made nothing, being in its cooldown",
+    LATER: "it made nothing, being in its cooldown",
+    SKIPPED: "it made nothing (backoff)",
+    CLOSED: "it made nothing: nothing fired any more",
+}
 #: trigger -> what a job does then, and the count of such jobs
 _JOBS: Dict[str, Tuple[str, str, str]] = {
     "job-success": ("succeeds", "succeeded", "success"),
@@ -184,6 +190,10 @@ class _About:
 
     def answer(self) -> str:
         """One plain sentence, perhaps two, which answers the question."""
+        told = self._rule.error is None or self.why in ("failed", "disabled")
+        return self._sentence() + ("" if told else f" It went wrong: {self._rule.error}.")
+
+    def _sentence(self) -> str:
         rule, engine = self._rule, self._engine
         head = f"Rule '{rule.id}' has {self._count()}"
         if self.why == "failed":
@@ -231,6 +241,8 @@ class _About:
         yet = self._yet()
         if past:
             waited = f"it {'last ' if self._rule.fired else ''}waited for {self.waits()}"
+            if looked is not None and looked[1] in _DROPPED:
+                return f"{waited}, and of the last ({self.at(looked[0])}, {self._looked_text()}) {_DROPPED[looked[1]]}"
             return f"{waited}{', but ' + yet if yet else ''}".replace(" yet", "")
         waits = f"it waits for {self.waits()}"
         if self.condition is not None and looked is not None and looked[1] == FALSE and self._rule.metric is None:
