@@ -10,7 +10,7 @@ import json
 from typing import Any, Dict, List, Optional
 
 from ensemble.errors import BadRequest
-from ensemble.service.running import Running
+from ensemble.service.running import BROKEN, Running
 from ensemble.service.store import Store, Stored
 
 #: bytes of events in one answer, about
@@ -35,10 +35,16 @@ def events(
             found.append(event)
         if size > _BYTES:
             break
-    broken = running.broken if running is not None else None
-    if broken is None and stored.status is not None and "a bug, please report it" in str(stored.status.get("reason")):
-        broken = stored.status["reason"]
-    answer: Dict[str, Any] = {"events": found, "last": last, "ensemble": summary, "broken": broken, "given": None}
+    answer: Dict[str, Any] = {"events": found, "last": last, "ensemble": summary, "given": None}
+    answer["broken"] = why_broken(stored, running)
     if after == 0:
         answer["given"] = {name: stored.given.get(name) for name in _GIVEN}
     return answer
+
+
+def why_broken(stored: Stored, running: Optional[Running]) -> Optional[str]:
+    """Why the ensemble was quarantined while it ran, so that its engine does not say how it ended; None for a sound one."""
+    if running is not None:
+        return running.broken
+    reason = str((stored.status or {}).get("reason") or "")
+    return reason if reason.startswith(BROKEN) else None

@@ -16,6 +16,7 @@ from ensemble.engine.events import from_json
 from ensemble.engine.explain import explain
 from ensemble.engine.rules import RuleState
 from ensemble.errors import BadRequest, NotFound, TransitionError
+from ensemble.service.events import why_broken
 from ensemble.service.recovery import engine_of, spec_of
 from ensemble.service.running import Running
 from ensemble.service.store import Store, Stored
@@ -32,19 +33,19 @@ _MOST = 20
 
 def explained(stored: Stored, running: Optional[Running], store: Store, wanted: str, now: float) -> Dict[str, Any]:
     """EXPLAINED of the protocol. Raises NotFound for a rule that is not there, BadRequest where nothing can be told."""
-    note = None
-    if running is not None and running.broken is None:
+    broken = why_broken(stored, running)
+    if running is not None and broken is None:
         engine, seq = running.engine, running.seq
     else:
-        engine, seq, note = _revived(stored, store)
+        engine, seq = _revived(stored, store)
         now = engine.t
     rule = find(engine, wanted)
     answer = explain(engine, rule, now)
     for firing in answer["firings"]:
         _fill(firing, rule.id, _records(store, stored.id, seq, float(firing["t"])))
-    if note is not None:
-        answer["ensemble"].update(state="failed", reason=note)
-        answer["answer"] += f" Its ensemble was quarantined: {note}."
+    if broken is not None:
+        answer["ensemble"].update(state="failed", reason=broken)
+        answer["answer"] += f" Then its ensemble was quarantined: {broken}."
     return answer
 
 
@@ -68,8 +69,8 @@ def find(engine: Engine, wanted: str) -> RuleState:
     )
 
 
-def _revived(stored: Stored, store: Store) -> Tuple[Engine, int, Optional[str]]:
-    """The engine as it was at the end, the seq of the last record, and why it was quarantined."""
+def _revived(stored: Stored, store: Store) -> Tuple[Engine, int]:
+    """The engine as it was at the end, and the seq of the last record."""
     if stored.damaged is not None:
         raise BadRequest(f"ensemble {stored.id} cannot be explained: {stored.damaged}")
     whole = store.reload(stored.id)
@@ -79,13 +80,9 @@ def _revived(stored: Stored, store: Store) -> Tuple[Engine, int, Optional[str]]:
     for _, record in whole.events:
         if not record:
             continue
-        try:
-            with contextlib.suppress(TransitionError):
-                engine.handle(from_json(record))
-        except Exception as exc:
-            # what broke it then breaks it now; what it held before is what there is to tell
-            return engine, whole.seq, str((stored.status or {}).get("reason") or exc)
-    return engine, whole.seq, None
+        with contextlib.suppress(TransitionError):
+            engine.handle(from_json(record))
+    return engine, whole.seq
 
 
 def _records(store: Store, id: str, last: int, t: float) -> List[Dict[str, Any]]:

@@ -57,6 +57,8 @@ _SNAPSHOT = 500
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
 
+#: how the reason of a quarantine begins
+BROKEN = "an error inside ensemble"
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
 
 
@@ -252,7 +254,7 @@ class Running:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}, quarantined before:\n{text}")
             return
         self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
-        self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
+        self.broken = f"{BROKEN} ({type(exc).__name__}: {exc}); this is a bug, please report it"
         try:
             self._bury()
         except Exception:

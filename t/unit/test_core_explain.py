@@ -98,7 +98,7 @@ def test_of_one_that_was_quarantined(house: House, monkeypatch: Any) -> None:
     found = ask(house, "many")
     assert found["fired"] == 2
     assert found["ensemble"]["state"] == "failed"
-    assert "Its ensemble was quarantined: an error inside ensemble" in found["answer"]
+    assert "Then its ensemble was quarantined: an error inside ensemble" in found["answer"]
     assert house.ask("events", {"id": id}).answer["broken"].startswith("an error inside ensemble")
 
 
