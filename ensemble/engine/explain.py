@@ -7,12 +7,11 @@ Law of this file: it looks and changes nothing. What it tells is what `handle` w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
-from ensemble.engine import ending
+from ensemble.engine import awaited, ending
 from ensemble.engine.rules import (
     CLOSED,
-    COOLDOWN,
     COOLING,
     FAILED,
     FALSE,
@@ -48,16 +47,6 @@ _DROPPED = {
     LATER: "it made nothing, being in its cooldown",
     SKIPPED: "it made nothing (backoff)",
     CLOSED: "it made nothing: nothing fired any more",
-}
-#: trigger -> what a job does then, and the count of such jobs
-_JOBS: Dict[str, Tuple[str, str, str]] = {
-    "job-success": ("succeeds", "succeeded", "success"),
-    "job-fail": ("fails", "failed", "failed"),
-    "job-cancel": ("is cancelled", "been cancelled", "cancelled"),
-    "job-timeout": ("runs into its time limit", "run into its time limit", "timeout"),
-    "job-finish": ("ends", "ended", "finished"),
-    "job-retry": ("is tried again", "been tried again", "retried"),
-    "job-submit": ("is submitted", "been submitted", "submitted"),
 }
 #: state of a statistic -> what a job has done that counts there
 _ENDED = {"success": "succeeded", "failed": "failed", "finished": "ended"}
@@ -107,8 +96,8 @@ def explain(engine: Engine, rule: RuleState, now: float) -> Dict[str, Any]:
         "cooldown": {"of": said.cooldown, "left": left, "until": rule.until if left else None},
         "enabled": rule.enabled,
         "enabled_by": told_of.switch(),
-        "waits_for": told_of.waits(),
-        "next": told_of.next(),
+        "waits_for": told_of.waits,
+        "next": awaited.due(engine, rule),
         "holds": None if told_of.condition is None else told_of.condition.truth is True,
         "condition": None if told_of.condition is None else told_of.term(told_of.condition),
         "looked": told_of.looked(),
@@ -153,6 +142,7 @@ class _About:
         self.condition: Optional[Term] = of_rule(
             said.when, rule.condition, engine.groups, said.trigger, said.name, _Now(engine, rule)
         )
+        self.waits = awaited.occasion(rule, self.condition)
         #: why it does not fire now: one of the words of EXPLAINED
         self.why = self._reason()
 
@@ -214,7 +204,7 @@ class _About:
             return f"{more}; {self._short()}." if self._wanting else f"{more}."
         if self.why == "backoff":
             times = "time" if rule.skip == 1 else f"{rule.skip} times"
-            return f"{head}, and lets its occasion pass the next {times} (backoff); it waits for {self.waits()}."
+            return f"{head}, and lets its occasion pass the next {times} (backoff); it waits for {self.waits}."
         joined = ", and now" if rule.fired else ":"
         return f"{head}{joined} {self._short()}."
 
@@ -238,13 +228,14 @@ class _About:
             held = "did" if past else "does"
             return f"its condition {held} not hold, because {'; '.join(map(self._settled, found[:_MOST]))}{more}"
         looked = self._rule.looked
-        yet = self._yet()
+        due = awaited.due(self._engine, self._rule)
+        yet = awaited.why_not_yet(self._engine, self._rule) if due is None else f"that is due at {self.at(due)}"
         if past:
-            waited = f"it {'last ' if self._rule.fired else ''}waited for {self.waits()}"
+            waited = f"it {'last ' if self._rule.fired else ''}waited for {self.waits}"
             if looked is not None and looked[1] in _DROPPED:
                 return f"{waited}, and of the last ({self.at(looked[0])}, {self._looked_text()}) {_DROPPED[looked[1]]}"
             return f"{waited}{', but ' + yet if yet else ''}".replace(" yet", "")
-        waits = f"it waits for {self.waits()}"
+        waits = f"it waits for {self.waits}"
         if self.condition is not None and looked is not None and looked[1] == FALSE and self._rule.metric is None:
             return f"{waits}: its condition holds now, but did not at {self.at(looked[0])} ({self._looked_text()})"
         return f"{waits}{': ' + yet if yet else ''}"
@@ -308,78 +299,6 @@ class _About:
         if self._rule.metric is None and self._rule.seen is None:
             return "no event has been looked at yet"
         return "the event had none"
-
-    # ---- what it waits for
-
-    def waits(self) -> str:
-        """What gives the rule its next occasion, as the object of "waits for"."""
-        rule = self._rule.rule
-        group = f"of {rule.name}" if rule.name else "of any group"
-        if rule.trigger == "metric":
-            reads = [str(self._rule.metric), *(path.text for path in (paths(self.condition) if self.condition else ()))]
-            return f"a change of {' or '.join(dict.fromkeys(path for path in reads if not path.startswith('event.')))}"
-        if rule.trigger in _JOBS:
-            return f"a job {group} that {_JOBS[rule.trigger][0]}"
-        if rule.trigger.startswith("job-"):
-            return f"the event {rule.trigger} of a job {group}"
-        if rule.trigger == "report":
-            return f"a report of {rule.name or 'any job'}"
-        if rule.trigger == "signal":
-            return f"an event of the topic {rule.topic}" if rule.topic else f"the signal {rule.name or '(any)'}"
-        if rule.trigger == "group-complete":
-            return f"the last unfinished job {group} to end"
-        if rule.trigger.startswith("resource-"):
-            return f"nodes of the queue ({rule.trigger})"
-        if rule.trigger == "end":
-            return f"the end{f' in state {rule.name}' if rule.name else ''}"
-        words = {"start": "the start", "idle": "nothing to be active"}
-        return words.get(
-            rule.trigger, f"its next {rule.trigger}" if rule.trigger == "heartbeat" else f"its {rule.trigger}"
-        )
-
-    def _yet(self) -> str:
-        """Why what it waits for has not come; empty where that says itself."""
-        rule, counts = self._rule.rule, self._engine.tally.counts
-        at = self.next()
-        if at is not None:
-            return f"that is due at {self.at(at)}"
-        groups = [rule.name] if rule.name in counts else list(counts)
-        of = f"of {rule.name}" if rule.name in counts else "of any group"
-        if rule.trigger.startswith("job-") or rule.trigger in ("group-complete", "report"):
-            if rule.trigger == "report":
-                groups = [(rule.name or "").partition(".")[0]] if rule.name else groups
-                of = f"of {groups[0]}" if rule.name else of
-            if not any(counts[group]["submitted"] for group in groups if group in counts):
-                return f"no job {of} has been submitted yet{self._submitters(groups)}"
-        if rule.trigger in _JOBS and not sum(counts[group][_JOBS[rule.trigger][2]] for group in groups):
-            return f"no job {of} has {_JOBS[rule.trigger][1]} yet"
-        if rule.trigger == "group-complete":
-            left = sum(self._engine.unfinished[group] for group in groups)
-            return f"{left} of them {'have' if left != 1 else 'has'} not ended yet" if left else ""
-        if self._rule.looked is None and rule.trigger in ("report", "signal"):
-            return "none has come yet"
-        return ""
-
-    def _submitters(self, groups: List[str]) -> str:
-        """The rules that would submit one of the groups, and how often they have fired."""
-        if len(groups) != 1:
-            return ""
-        found = [
-            f"'{rule.id}' ({'not fired' if not rule.fired else 'fired ' + str(rule.fired)})"
-            for rule in self._engine.book.rules
-            if any(action.name == "submit" and action.label == groups[0] for action in rule.rule.actions)
-        ]
-        return f": only rule {' and '.join(found[:3])} would" if found else ": no rule submits it"
-
-    def next(self) -> Optional[float]:
-        """When its timer, its heartbeat or the look at its cooldown's end is due; None where none is set."""
-        timers, rule = self._engine.timers, self._rule.rule
-        names = {
-            "timer": f"{ending.TIMER}{self._rule.number}",
-            "heartbeat": f"every:{self._rule.number}" if rule.every else "heartbeat",
-            "metric": f"{COOLDOWN}{self._rule.number}",
-        }
-        return timers.get(names.get(rule.trigger, ""))
 
     # ---- the past
 
