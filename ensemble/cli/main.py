@@ -35,6 +35,7 @@ VERBS = {
     "signal": ("inside:signal", "send a signal with data to an ensemble"),
     "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
+    "simulate": ("simulate:simulate", "run FILE's rules on simulated jobs"),
     "example": ("files:example", "list the examples, or print one"),
     "schema": ("files:schema", "print the JSON Schema of the files"),
     "service": ("service:service", "start, stop or look at the service itself"),
@@ -126,6 +127,24 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("--older-than", metavar="DURATION", help="only those that ended so long ago, as 7d")
     purge.add_argument("--keep", type=_count, default=0, metavar="N", help="not the N that ended last")
     verb("validate", json).add_argument("file", metavar="FILE")
+    simulate = verb("simulate", json, member, table)
+    simulate.add_argument("file", metavar="FILE")
+    simulate.add_argument(
+        "--duration",
+        action="append",
+        metavar="GROUP=AMOUNT",
+        help="how long jobs take: 5m, 'lognormal(60,15)', an expression; GROUP all is any",
+    )
+    simulate.add_argument(
+        "--fail", action="append", metavar="GROUP=SHARE", help="how many jobs fail: 5%%, an expression"
+    )
+    for name, help in (("nodes", "nodes of the queue"), ("cores", "cores of a node"), ("gpus", "GPUs of a node")):
+        simulate.add_argument(f"--{name}", type=_size, metavar="N", help=help)
+    simulate.add_argument("--seed", type=_seed, default=1, metavar="N", help="what is drawn follows from it (1)")
+    simulate.add_argument("--runs", type=_runs, default=1, metavar="N", help="with so many seeds: the spread")
+    simulate.add_argument("--until", metavar="DURATION", help="cut the run off then")
+    simulate.add_argument("--limit", action="append", metavar="NAME=N", help="with another limit, as max_jobs=200")
+    simulate.add_argument("--timeline", action="store_true", help="print what happens, one row an event")
     verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
     verb("schema", json)
     service = verb("service", json, member, rundir)
@@ -143,6 +162,24 @@ def _whole(text: str) -> int:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no number of ensembles")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or len(text) > 7:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of nodes, cores or GPUs")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed; expected a whole number")
+    return int(text)
+
+
+def _runs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of runs, from 1 to 100000")
     return int(text)
 
 

@@ -21,6 +21,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
+from typing_extensions import Protocol
+
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.events import Event, JobId, Key
 from ensemble.errors import MemberError
@@ -58,6 +60,19 @@ class Watch(ABC):
     @abstractmethod
     def cancel(self) -> None:
         """Never call back. Harmless when called again; call it before the descriptor is closed."""
+
+
+class Loop(Protocol):
+    """What calls back: a member, or what stands for one."""
+
+    #: as of a member
+    uri: Optional[str]
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """As of a member."""
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        """As of a member."""
 
 
 class Member(ABC):

@@ -9,6 +9,7 @@ answered within TIME_LIMIT is ended with its worker; the next call starts anothe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 
 from ensemble.engine.calls import Pending
 from ensemble.errors import MemberError
-from ensemble.members.base import Member, Submitter, Timer, Watch
+from ensemble.members.base import Loop, Submitter, Timer, Watch
 from ensemble.members.guard import Log
 from ensemble.service.store import Store
 from ensemble.spec.custom import ENTRY_POINTS
@@ -95,7 +96,7 @@ class Functions:
 
     def __init__(
         self,
-        member: Member,
+        member: Loop,
         where: Surroundings,
         *,
         request: Callable[[str], Optional[Dict[str, Any]]],
@@ -118,6 +119,7 @@ class Functions:
         self._active: Optional[str] = None
         self._last = ""
         self._worker: Optional[_Worker] = None
+        self._ended: Optional[_Worker] = None
         self._timer: Optional[Timer] = None
         self._soon: Optional[Timer] = None
 
@@ -135,6 +137,11 @@ class Functions:
             self._soon.cancel()
             self._soon = None
         self._end_worker()
+
+    def wait(self) -> None:
+        """After `close`, where no event loop runs any more: block until the last worker has ended, which is soon."""
+        if self._ended is not None:
+            self._ended.wait()
 
     def _next(self) -> None:
         """Make the next call from the event loop: the engine is at rest then, and all that it did is in its state."""
@@ -195,9 +202,9 @@ class Functions:
         self._next()
 
     def _end_worker(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
+        if self._worker is not None:
+            self._ended, self._worker = self._worker, None
+            self._ended.end()
 
 
 def _sound(data: Dict[str, Any]) -> Dict[str, Any]:
@@ -224,7 +231,7 @@ class _Worker:
 
     def __init__(
         self,
-        member: Member,
+        member: Loop,
         where: Surroundings,
         heard: Callable[[Dict[str, Any]], None],
         lost: Callable[[], None],
@@ -326,6 +333,12 @@ class _Worker:
             self._member.call_at(self._clock() + _GRACE, self._make_sure)
         elif self._process.returncode != 0:
             self._sweep()
+
+    def wait(self) -> None:
+        """Block until it has ended, and have it killed where it does not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
+        self._make_sure()
 
     def _make_sure(self) -> None:
         if self._process.poll() is None:

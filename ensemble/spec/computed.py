@@ -183,7 +183,7 @@ class Computed:
         if read.metric.stat == "var":
             self._declare(node, offset + len("var."), read.metric.variable)
         elif self._reported is not None:
-            inside = self._inside(node)
+            inside = self._report.inside(node, node.text)
             end = 0 if inside is None else inside + offset + len(read.path)
             heard.variable(self._report, node, read.metric, self._reported, end)
 
@@ -210,7 +210,7 @@ class Computed:
         expected = f"{name} under variables; it has no value until it is set"
         if rest and (base in self._declared or rest.isdecimal()):
             expected += "; a minus sign has spaces around it"
-        inside = self._inside(node)
+        inside = self._report.inside(node, node.text)
         self._report.add(
             node,
             f"the variable {shown(name)} is not declared",
@@ -221,29 +221,25 @@ class Computed:
         )
 
     def _fault(self, node: Node, exc: PathError, offset: int = 0, value: Optional[str] = None) -> None:
-        inside = self._inside(node)
-        at = offset + exc.offset
-        message = exc.message
-        if inside is None and at:
-            # written over several lines, or with escapes: the file's columns are not the text's
-            message += f", at character {at + 1} of the text"
-        self._report.add(
-            node,
-            message,
-            offset=0 if inside is None else inside + at,
-            value=node.text[:200] if value is None else value,
-            expected=exc.expected,
-            suggestion=lambda: exc.suggestion,
-        )
+        tell(self._report, node, exc, offset, value)
 
-    def _inside(self, node: Node) -> Optional[int]:
-        """How far the text of a scalar begins behind its position; None where it is not written as it reads."""
-        line = self._report.lines[node.line - 1] if node.line <= len(self._report.lines) else ""
-        for quote in (0, 1):
-            start = node.column - 1 + quote
-            if line.startswith(node.text, start):
-                return quote
-        return None
+
+def tell(report: Report, node: Node, exc: PathError, offset: int = 0, value: Optional[str] = None) -> None:
+    """A fault of a text that begins `offset` characters behind the start of the node's, at its place in the file."""
+    inside = report.inside(node, node.text)
+    at = offset + exc.offset
+    message = exc.message
+    if inside is None and at:
+        # written over several lines, or with escapes: the file's columns are not the text's
+        message += f", at character {at + 1} of the text"
+    report.add(
+        node,
+        message,
+        offset=0 if inside is None else inside + at,
+        value=node.text[:200] if value is None else value,
+        expected=exc.expected,
+        suggestion=lambda: exc.suggestion,
+    )
 
 
 class _Nothing:

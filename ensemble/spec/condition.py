@@ -92,6 +92,7 @@ def _of_own_metric(
         raise ExpressionError(exc.message, offset, exc.expected, exc.word, exc.known) from None
     made.text = when
     made.reads = tuple(read._replace(offset=max(0, read.offset - shift)) for read in made.reads)
+    made.term = made.term.moved(shift)
     made.equalities = tuple(one._replace(offset=max(0, one.offset - shift)) for one in made.equalities)
     return _truth(made)
 

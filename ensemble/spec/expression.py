@@ -11,7 +11,8 @@ In the engine `engine.book.expression(text)` is the compiled form of a text of t
 Theory of operation. The text is cut into tokens whose order is checked (`tokens.py`), so that what is wrong is told at its
 place; then a parser by recursive descent, with Python's precedence, makes one closure of each operation. Nothing but what the
 grammar below names can come of it, and nothing of it ever reaches Python's own parser, whose faults and limits are
-others with each release. Length, tokens and nesting are bounded here, numbers in `arithmetic`.
+others with each release. Length, tokens and nesting are bounded here, numbers in `arithmetic`. It has more than 400 lines,
+because the grammar and what its operations check of each other are one thing.
 
     or:         and {"or" and}                      and: not {"and" not}            not: "not" not | comparison
     comparison: sum {("<" | "<=" | ">" | ">=" | "==" | "!=") sum}                   as Python chains them
@@ -23,14 +24,15 @@ others with each release. Length, tokens and nesting are bounded here, numbers i
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Collection, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Collection, Container, List, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
-from ensemble.spec import arithmetic, happening, metrics, tokens
+from ensemble.spec import arithmetic, happening, metrics, terms, tokens
 from ensemble.spec.arithmetic import NUMBER, STRING, TRUTH, Maybe, Run
 from ensemble.spec.faults import shown
 from ensemble.spec.metrics import Metric, PathError
+from ensemble.spec.terms import Term
 from ensemble.spec.tokens import TRUTHS, ExpressionError, Token
 
 #: parentheses, signs, `not` and powers within each other
@@ -71,6 +73,10 @@ class Read(NamedTuple):
         return arithmetic.scalar(scope.event(self.event or ()))
 
 
+#: what a path names, of these groups and in a rule on that trigger; the last is its offset. Raises PathError
+Resolve = Callable[[str, Collection[str], Optional[str], int], Read]
+
+
 class Equality(NamedTuple):
     """A metric that is compared with a number for equality."""
 
@@ -85,7 +91,7 @@ class Equality(NamedTuple):
 class Expression:
     """A compiled expression. Made by `compile`."""
 
-    __slots__ = ("_run", "constant", "equalities", "kind", "reads", "text")
+    __slots__ = ("_run", "constant", "equalities", "kind", "reads", "term", "text")
 
     def __init__(self, text: str, part: _Part, reads: List[Read], equalities: List[Equality]) -> None:
         self._run = part.run
@@ -94,6 +100,8 @@ class Expression:
         self.kind = part.kind
         #: it reads nothing
         self.constant = part.constant
+        #: what stands in it
+        self.term = part.term
         #: its paths, in order
         self.reads = tuple(reads)
         #: comparisons of one metric and one number by == and !=
@@ -126,9 +134,17 @@ class Expression:
         return self.text
 
 
-def compile(text: str, groups: Collection[str], trigger: Optional[str] = None) -> Expression:
-    """The expression that a text is, in a file with these groups. Raises ExpressionError."""
-    return _Parser(text, tokens.tokens(text), groups, trigger).run()
+def compile(
+    text: str,
+    groups: Collection[str],
+    trigger: Optional[str] = None,
+    *,
+    resolve: Optional[Resolve] = None,
+    words: Container[str] = (),
+) -> Expression:
+    """The expression that a text is, in a file with these groups. Raises ExpressionError. Where paths are others than those
+    of rules, `resolve` says what one names, and `words` are those without a point."""
+    return _Parser(text, tokens.tokens(text, words), groups, trigger, resolve).run()
 
 
 def resolve(path: str, groups: Collection[str], trigger: Optional[str] = None, offset: int = 0) -> Read:
@@ -147,11 +163,18 @@ class _Part(NamedTuple):
     kind: Optional[str]
     #: it reads nothing
     constant: bool
-    offset: int
+    term: Term
     #: operations within each other
     depth: int = 0
-    #: what it is, if it is nothing but a path
-    read: Optional[Read] = None
+
+    @property
+    def offset(self) -> int:
+        return self.term.offset
+
+    @property
+    def read(self) -> Optional[Read]:
+        """What it is, if it is nothing but a path."""
+        return self.term.read
 
 
 _END = Token("end", "", -1)
@@ -160,8 +183,11 @@ _END = Token("end", "", -1)
 class _Parser:
     """The tokens into closures: one method a line of the grammar."""
 
-    def __init__(self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str]) -> None:
+    def __init__(
+        self, text: str, found: List[Token], groups: Collection[str], trigger: Optional[str], names: Optional[Resolve]
+    ) -> None:
         self._text = text
+        self._resolve = names or resolve
         self._tokens = found
         self._at = 0
         self._nesting = 0
@@ -213,7 +239,7 @@ class _Parser:
             return parts[0]
         for part in parts:
             _boolean(part)
-        return _fold(join(tuple(part.run for part in parts)), TRUTH, parts, parts[0].offset)
+        return _fold(join(tuple(part.run for part in parts)), TRUTH, word, parts, parts[0].offset)
 
     def _not(self) -> _Part:
         if not self._sign_of(("not",)):
@@ -221,7 +247,7 @@ class _Parser:
         token = self._take()
         part = self._inner(self._not, token)
         _boolean(part)
-        return _fold(arithmetic.opposite(part.run), TRUTH, [part], token.offset)
+        return _fold(arithmetic.opposite(part.run), TRUTH, terms.NOT, [part], token.offset)
 
     def _comparison(self) -> _Part:
         parts, signs = [self._sum()], []
@@ -232,7 +258,7 @@ class _Parser:
         if not signs:
             return parts[0]
         run = arithmetic.chain(tuple(signs), tuple(part.run for part in parts))
-        return _fold(run, TRUTH, parts, parts[0].offset)
+        return _fold(run, TRUTH, terms.COMPARISON, parts, parts[0].offset, tuple(signs))
 
     def _sum(self) -> _Part:
         left = self._product()
@@ -253,7 +279,8 @@ class _Parser:
         part = self._inner(self._sign, token)
         _numeric(part)
         apply, inner = arithmetic.NEGATIVE if token.text == "-" else arithmetic.POSITIVE, part.run
-        return _fold(lambda scope: apply(inner(scope)), NUMBER, [part], token.offset)
+        op = terms.NEGATIVE if token.text == "-" else terms.POSITIVE
+        return _fold(lambda scope: apply(inner(scope)), NUMBER, op, [part], token.offset)
 
     def _power(self) -> _Part:
         base = self._atom()
@@ -297,11 +324,11 @@ class _Parser:
             expected = f"{name.text}(one number)"
             raise ExpressionError(f"{name.text} takes one number, not {len(parts)}", parts[1].offset, expected)
         apply, runs = function.apply, tuple(part.run for part in parts)
-        return _fold(lambda scope: apply(*[run(scope) for run in runs]), NUMBER, parts, name.offset)
+        return _fold(lambda scope: apply(*[run(scope) for run in runs]), NUMBER, name.text, parts, name.offset)
 
     def _path(self, token: Token) -> _Part:
         try:
-            read = resolve(token.text, self._groups, self._trigger, token.offset)
+            read = self._resolve(token.text, self._groups, self._trigger, token.offset)
         except PathError as exc:
             expected = exc.expected
             if "-" in token.text[exc.offset :]:
@@ -310,7 +337,7 @@ class _Parser:
                 )
             raise ExpressionError(exc.message, token.offset + exc.offset, expected, exc.word, exc.known) from None
         self._reads.append(read)
-        return _Part(_reader(read), read.kind, False, token.offset, 0, read)
+        return _Part(_reader(read), read.kind, False, Term(terms.PATH, token.offset, read=read))
 
     def _comparable(self, sign: str, left: _Part, right: _Part) -> None:
         if sign not in ("==", "!="):
@@ -348,7 +375,7 @@ def _binary(sign: str, left: _Part, right: _Part) -> _Part:
     _numeric(left)
     _numeric(right)
     apply, a, b = arithmetic.OPERATORS[sign], left.run, right.run
-    return _fold(lambda scope: apply(a(scope), b(scope)), NUMBER, [left, right], left.offset)
+    return _fold(lambda scope: apply(a(scope), b(scope)), NUMBER, sign, [left, right], left.offset)
 
 
 def _number(token: Token) -> Union[int, float]:
@@ -361,19 +388,19 @@ def _number(token: Token) -> Union[int, float]:
 
 
 def _constant(value: Maybe, offset: int) -> _Part:
-    return _Part(lambda scope: value, arithmetic.kind_of(value), True, offset)
+    return _Part(lambda scope: value, arithmetic.kind_of(value), True, Term(terms.CONSTANT, offset, value=value))
 
 
-def _fold(run: Run, kind: str, parts: List[_Part], offset: int) -> _Part:
+def _fold(run: Run, kind: str, op: str, parts: List[_Part], offset: int, signs: Tuple[str, ...] = ()) -> _Part:
     """The piece that these parts make; what reads nothing is computed now, once."""
     if all(part.constant for part in parts):
         value = run(None)
-        return _Part(lambda scope: value, kind, True, offset)
+        return _Part(lambda scope: value, kind, True, Term(terms.CONSTANT, offset, value=value))
     depth = 1 + max(part.depth for part in parts)
     if depth > MAX_DEPTH:
         message = f"more than {MAX_DEPTH} operations wait for one another"
         raise ExpressionError(message, parts[-1].offset, "a shorter expression; set keeps parts of it")
-    return _Part(run, kind, False, offset, depth)
+    return _Part(run, kind, False, Term(op, offset, tuple(part.term for part in parts), signs), depth)
 
 
 def _reader(read: Read) -> Run:

@@ -12,7 +12,7 @@ import difflib
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, Iterable, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Protocol
 
@@ -142,7 +142,9 @@ class Report:
         self.file = file
         self.lines = _BREAKS.split(text)
         self._found: Dict[Tuple[int, int, str], Fault] = {}
-        self._more = 0
+        #: severity -> how many are kept, and how many more there were
+        self._kept: Dict[str, int] = {}
+        self._more: Dict[str, int] = {}
         self._searches = 0
 
     def add(
@@ -164,9 +166,10 @@ class Report:
         key = (line, column, message)
         if key in self._found:
             return
-        if len(self._found) >= 10 * MOST:
-            self._more += 1
+        if self._kept.get(severity, 0) >= 10 * MOST:
+            self._more[severity] = self._more.get(severity, 0) + 1
             return
+        self._kept[severity] = self._kept.get(severity, 0) + 1
         source = self.lines[line - 1] if line <= len(self.lines) else ""
         if callable(suggestion):
             self._searches += 1
@@ -178,22 +181,33 @@ class Report:
         """Take in a warning."""
         self.add(at, message, offset=offset, expected=expected, severity="warning")
 
-    def _sorted(self, severity: str) -> List[Fault]:
+    def inside(self, at: Positioned, text: str) -> Optional[int]:
+        """How far the text of a scalar begins behind its position; None where it is not written as it reads."""
+        line = self.lines[at.line - 1] if at.line <= len(self.lines) else ""
+        for quote in (0, 1):
+            if line.startswith(text, at.column - 1 + quote):
+                return quote
+        return None
+
+    def _first(self, severity: str) -> Tuple[Fault, ...]:
+        """Those of that severity in file order; where there are more than MOST, the last one says how many are left out."""
         found = [fault for fault in self._found.values() if fault.severity == severity]
-        return sorted(found, key=lambda fault: (fault.line, fault.column))
+        found.sort(key=lambda fault: (fault.line, fault.column))
+        left = len(found) - MOST + self._more.get(severity, 0)
+        if left <= 0:
+            return tuple(found)
+        last = found[MOST - 1]
+        what = "faults" if severity == "error" else "warnings"
+        message = f"and {left} more {what} from here on"
+        also = Fault(self.file, last.line, last.column, message, last.source, severity=severity)
+        return (*found[:MOST], also)
 
     @property
     def faults(self) -> Tuple[Fault, ...]:
         """The faults in file order; where there are more than MOST, the last one says how many are left out."""
-        found = self._sorted("error")
-        left = len(found) - MOST + self._more
-        if left <= 0:
-            return tuple(found)
-        last = found[MOST - 1]
-        also = Fault(self.file, last.line, last.column, f"and {left} more faults from here on", last.source)
-        return (*found[:MOST], also)
+        return self._first("error")
 
     @property
     def warnings(self) -> Tuple[Fault, ...]:
-        """The warnings in file order, at most MOST."""
-        return tuple(self._sorted("warning")[:MOST])
+        """The warnings, as `faults`."""
+        return self._first("warning")

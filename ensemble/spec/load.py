@@ -18,7 +18,7 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import abilities, advice, check, custom, parameters, sampling
+from ensemble.spec import abilities, advice, check, custom, parameters, sampling, simulate_check
 from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
@@ -26,6 +26,7 @@ from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits,
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.simulate import Simulate, Simulated
 
 #: keys of a rule that may stand inside its lone action
 LIFTED = ("repetitions", "backoff", "cooldown")
@@ -54,6 +55,7 @@ def load(
         raise SpecError(report.faults)
     root = Shape(report, file, beside).file(root)
     check.check(root, report, custom.functions(root.get("custom"), beside))
+    simulate_check.check(root, report)
     spec = validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
@@ -122,7 +124,7 @@ class Shape:
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits", "variables"):
+        for section in ("logging", "limits", "variables", "simulate"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -136,6 +138,8 @@ class Shape:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
         if "logging" in entries:
             entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
+        if "simulate" in entries and entries["simulate"][1].kind == "map":
+            entries["simulate"] = (entries["simulate"][0], self._simulate(entries["simulate"][1]))
         if "variables" in entries and entries["variables"][1].kind == "map":
             place, given = entries["variables"]
             variables = dict(given.value)
@@ -187,6 +191,14 @@ class Shape:
             key, inner = made.value["parameters"]
             space = None if inner is _Told else parameters.shape(inner, self._report, self._beside.text)
             made.value["parameters"] = (key, space or _Told)
+        return made
+
+    def _simulate(self, node: Node) -> Node:
+        made = self._section(node, "simulate")
+        groups = made.get("groups")
+        if groups is not None and groups.kind == "map":
+            inner = {name: (key, self._section(of, "group")) for name, (key, of) in groups.value.items()}
+            made.value["groups"] = (made.key("groups"), Node("map", inner, groups))
         return made
 
     def rule(self, node: Node) -> Node:
@@ -278,6 +290,8 @@ _MODELS: Dict[str, Type[BaseModel]] = {
     "retries": Retries,
     "rule": Rule,
     "action key": Action,
+    "simulate": Simulate,
+    "group": Simulated,
 }
 
 
@@ -386,6 +400,8 @@ def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
         return "limits", Limits
     if loc[:1] == ("logging",):
         return "logging", Logging
+    if loc[:1] == ("simulate",):
+        return simulate_check.subject(loc)
     if loc[:1] == ("custom",):
         return "custom", Custom
     return "the file", Spec

@@ -33,6 +33,7 @@ from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
 from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.simulate import Simulate
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
 
@@ -108,7 +109,7 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("algorithm", "models", "members", "simulate"),
+    "file": ("algorithm", "models", "members"),
     "job": (),
     "rule": (),
     "trigger": (),
@@ -461,6 +462,7 @@ class Spec(_Model):
         False, description="true: an action that the queue cannot do (grow, shrink) is a fault, and no warning alone"
     )
     custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    simulate: Optional[Simulate] = Field(None, description="what simulate takes for the jobs and the queue")
     #: kept where functions may answer rules
     _tree: Optional[Tree] = PrivateAttr(None)
 

@@ -67,6 +67,14 @@ def schema() -> Dict[str, Any]:
         _if("trigger", "signal", {}, {"properties": {"topic": False}}),
     ]
 
+    # a lone number or text stands for a mapping, and a lone way to fail for a list
+    simulated = parts["Simulated"]["properties"]
+    fails, told = simulated["fail"], simulated["metrics"]
+    one = {"anyOf": [*copy.deepcopy(parts["Fails"]["properties"]["rate"]["anyOf"]), fails.pop("items")]}
+    fails["anyOf"] = [{"type": fails.pop("type"), "items": one}, one]
+    amount = copy.deepcopy(parts["Told"]["properties"]["value"]["anyOf"])
+    told["additionalProperties"] = {"anyOf": [*amount, told["additionalProperties"]]}
+
     made["properties"]["variables"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "maxLength": 100}
     made["properties"]["name"] = _named(made["properties"]["name"], TITLE.pattern)
     made["properties"]["custom"] = _custom(made["properties"]["custom"], parts.pop("Custom"))

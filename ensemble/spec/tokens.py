@@ -9,7 +9,7 @@ told here in our words, with its place in the text.
 from __future__ import annotations
 
 import re
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Container, List, NamedTuple, Optional, Tuple
 
 from ensemble.spec import arithmetic
 from ensemble.spec.faults import shown
@@ -62,14 +62,17 @@ class Token(NamedTuple):
     offset: int
 
 
-def tokens(text: str) -> List[Token]:
-    """The text in pieces, spaces left out, each where it may stand. Raises ExpressionError."""
-    found = _pieces(text)
+def tokens(text: str, words: Container[str] = ()) -> List[Token]:
+    """The text in pieces, spaces left out, each where it may stand. Raises ExpressionError.
+
+    `words` are those without a point that are paths all the same, unless they are of the language.
+    """
+    found = _pieces(text, words)
     _ordered(text, found)
     return found
 
 
-def _pieces(text: str) -> List[Token]:
+def _pieces(text: str, words: Container[str]) -> List[Token]:
     found: List[Token] = []
     at = 0
     while at < len(text):
@@ -78,6 +81,8 @@ def _pieces(text: str) -> List[Token]:
             _refuse(text, at, match)
         assert match is not None
         at, kind = match.end(), str(match.lastgroup)
+        if kind == "word" and match.group() in words and match.group() not in (*_WORDS, *_FOREIGN):
+            kind = "path"
         if kind != "space":
             if len(found) == MAX_TOKENS:
                 raise _too_long(f"{MAX_TOKENS} words and signs", match.start())

@@ -19,13 +19,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from driver import MemberDriver
 
 
-@pytest.fixture(params=["local", pytest.param("flux", marks=pytest.mark.flux)])
+@pytest.fixture(params=["local", "simulated", pytest.param("flux", marks=pytest.mark.flux)])
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemberDriver]:
     """A started member, stopped at the end; at the end nothing may have been delivered from inside a call of ours."""
     name = request.param
     if not Path(__file__).with_name(f"{name}_driver.py").is_file():
         pytest.skip(f"the contract's cases have no driver for the member {name}")
     module = importlib.import_module(f"{name}_driver")
+    if not getattr(module, f"{name.capitalize()}Driver").runs_commands and request.node.get_closest_marker("commands"):
+        pytest.skip(f"the queue {name} runs no commands")
     made: MemberDriver = getattr(module, f"{name.capitalize()}Driver")(tmp_path / "run")
     try:
         yield made

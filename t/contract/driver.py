@@ -55,6 +55,12 @@ class MemberDriver(ABC):
 
     #: cores that the queue has
     cores: int = 2
+    #: do its jobs' commands run? The cases marked `commands` need that
+    runs_commands: bool = True
+
+    def now(self) -> float:
+        """What the member's clock shows, seconds since the epoch."""
+        return time.time()
 
     # what the cases call
 

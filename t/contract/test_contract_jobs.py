@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 from driver import MemberDriver
@@ -52,13 +51,13 @@ def test_the_key_comes_with_submit_alone(driver: MemberDriver) -> None:
 
 
 def test_times_are_of_now_and_do_not_go_back(driver: MemberDriver) -> None:
-    before = time.time()
+    before = driver.now()
     driver.open("e1", QUICK, events=LIFE)
     id = driver.submit_id("e1", "quick")
     driver.wait_event(id, "clean")
     times = [event.t for event in driver.of_job(id)]
     assert times == sorted(times)
-    assert before - 1 <= times[0] <= times[-1] <= time.time() + 1
+    assert before - 1 <= times[0] <= times[-1] <= driver.now() + 1
 
 
 def test_events_beyond_the_base_only_where_asked_for(driver: MemberDriver) -> None:
@@ -102,12 +101,14 @@ def test_a_script(driver: MemberDriver) -> None:
     assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
+@pytest.mark.commands
 def test_several_tasks(driver: MemberDriver) -> None:
     assert status_of(driver, ["sh", "-c", "echo $FLUX_TASK_RANK of $FLUX_JOB_SIZE"], tasks=2) == 0
     (id,) = {event.id for event in driver.of(JobEvent)}
     assert sorted(driver.output("e1", id).split("\n")) == ["", "0 of 2", "1 of 2"]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("worst", [0, 1])
 def test_the_worst_status_of_several_tasks(driver: MemberDriver, worst: int) -> None:
     """Whichever task it is; rank 0 ends first."""
@@ -117,6 +118,7 @@ def test_the_worst_status_of_several_tasks(driver: MemberDriver, worst: int) -> 
     assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
+@pytest.mark.commands
 def test_tasks_of_the_action_outrank_the_group(driver: MemberDriver) -> None:
     driver.open("e1", {"name": "g", "command": ["sh", "-c", "exit $FLUX_JOB_SIZE"]})
     id = driver.submit_id("e1", "g", tasks=2)

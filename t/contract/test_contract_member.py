@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import stat
-import time
 from pathlib import Path
 from typing import List
 
@@ -58,6 +57,7 @@ def test_foreign_jobs_are_not_delivered(driver: MemberDriver) -> None:
     assert {event.id for event in driver.of(JobEvent)} == {id}
 
 
+@pytest.mark.commands
 def test_a_closed_ensemble_hears_nothing_and_its_jobs_go_on(driver: MemberDriver, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     driver.open("e1", {"name": "g", "command": ["sh", "-c", f"sleep 1; echo ran > {proof}"]})
@@ -82,6 +82,7 @@ def test_what_is_under_way_when_an_ensemble_is_closed(driver: MemberDriver) -> N
     assert len([1 for ensemble, _ in driver.delivered if ensemble == "e1"]) == before
 
 
+@pytest.mark.commands
 def test_environment(driver: MemberDriver) -> None:
     submitter = Submitter(
         environment={**os.environ, "KEPT": "as it was", "CHANGED": "old", "GONE": "here"}, cwd=str(Path("/").resolve())
@@ -110,6 +111,7 @@ def test_environment(driver: MemberDriver) -> None:
     assert environment["FLUX_TASK_RANK"] == "0"
 
 
+@pytest.mark.commands
 def test_directory_umask_and_limits(driver: MemberDriver, tmp_path: Path) -> None:
     place = tmp_path / "a place"
     place.mkdir()
@@ -126,6 +128,7 @@ def test_directory_umask_and_limits(driver: MemberDriver, tmp_path: Path) -> Non
     assert stat.S_IMODE((place / "made").stat().st_mode) == 0o640
 
 
+@pytest.mark.commands
 def test_workdir_of_the_group(driver: MemberDriver, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     submitter = Submitter(environment=dict(os.environ), cwd=str(tmp_path))
@@ -141,6 +144,7 @@ def test_workdir_of_the_group(driver: MemberDriver, tmp_path: Path) -> None:
         assert driver.output("e1", id) == f"{tmp_path / 'sub'}\n"
 
 
+@pytest.mark.commands
 def test_output_error_and_input(driver: MemberDriver, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("from the file\n")
     driver.open(
@@ -171,6 +175,7 @@ def test_output_error_and_input(driver: MemberDriver, tmp_path: Path) -> None:
     assert str(one) in driver.member.where("e1", both)
 
 
+@pytest.mark.commands
 def test_output_that_cannot_be_written(driver: MemberDriver, tmp_path: Path) -> None:
     driver.open("e1", {**QUICK, "output": str(tmp_path / "nowhere" / "x")})
     id = driver.submit_id("e1", "quick")
@@ -181,12 +186,12 @@ def test_output_that_cannot_be_written(driver: MemberDriver, tmp_path: Path) -> 
 
 def test_timers_in_order_and_cancelled(driver: MemberDriver) -> None:
     called: List[str] = []
-    now = time.time()
+    now = driver.now()
     times = {}
 
     def note(name: str) -> None:
         called.append(name)
-        times[name] = time.time()
+        times[name] = driver.now()
 
     driver.member.call_at(now + 0.6, lambda: note("late"))
     driver.member.call_at(now + 0.3, lambda: note("early"))
@@ -203,7 +208,7 @@ def test_timers_in_order_and_cancelled(driver: MemberDriver) -> None:
 
 def test_a_timer_cancelled_after_it_expired(driver: MemberDriver) -> None:
     called: List[int] = []
-    timer = driver.member.call_at(time.time(), lambda: called.append(1))
+    timer = driver.member.call_at(driver.now(), lambda: called.append(1))
     driver.wait_for(lambda: called)
     timer.cancel()
     driver.run_for(0.1)

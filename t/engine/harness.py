@@ -39,6 +39,7 @@ from ensemble.engine.events import (
 from ensemble.engine.snapshot import restore, snapshot
 from ensemble.spec.load import load
 from ensemble.spec.models import END_STATES, Spec
+from t.engine import foreseen
 
 #: when every world begins, seconds since the epoch
 T0 = 1_700_000_000.0
@@ -422,6 +423,7 @@ class World:
     def over(self) -> None:
         """Nothing else happens: what is still to come changes nothing, and no job is left in the queue."""
         self.check()
+        foreseen.check(self.engine)
         if self.engine.final is None:
             return
         states = {job.state for job in self._jobs.values() if job.plan.refuse is None}

@@ -160,7 +160,8 @@ def test_two_worlds_of_one_spec_have_variables_of_their_own() -> None:
 
 
 def test_events_that_come_late_read_what_is_now(world: Any) -> None:
-    w = world([START, rule("timer", act("log", value="{var.n}"), after=10)], by_hand=True, variables={"n": 1})
+    rules = [START, rule("timer", act("log", value="{var.n}"), after=10), rule("signal", act("set", "n", value=4))]
+    w = world(rules, by_hand=True, variables={"n": 1})
     key = w.submits()[0].key
     w.feed(JobEvent(T0 + 1, 7, "submit", {}, key))
     w.engine.values.set("n", 4)

@@ -330,7 +330,7 @@ WARNINGS = [
     (rule("trigger: idle, repetitions: ^0"), "this rule never fires"),
     (rule("trigger: metric, name: mean.sleep.duration, when: ^5"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
     (rule("trigger: metric, name: ensemble.elapsed, when: ^'= 5'"), "ensemble.elapsed is a measured time, which hardly ever equals 5"),
-    (rule("trigger: job-success, when: ^mean.sleep.duration == 5 and count.echo.success == 3"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
+    (rule("trigger: job-success, when: ^mean.sleep.duration == 5 and count.echo.success == 1"), "mean.sleep.duration is a measured time, which hardly ever equals 5"),
     (rule("trigger: idle, when: ^1 < 2"), "this condition reads nothing, it always holds"),
     (rule("trigger: idle, when: ^'1 / 0 > 3'"), "this condition reads nothing, it never holds"),
     (rule("trigger: idle, when: var.^n > 2 or var.n < 1"), "the variable 'n' is not declared"),
@@ -345,12 +345,12 @@ WARNINGS = [
     (act("name: terminate, ^value: 1"), "terminate takes no value, it is ignored"),
     (act("name: stop, ^label: echo"), "stop takes no label, it is ignored"),
     (JOBS.replace("count: 3", "nodes: 3, tasks: ^2") + START, "2 tasks cannot fill 3 nodes, so 3 are run"),
-    (BASE + (LOOP + BACK).replace("trigger: job", "trigger: ^job").replace("^^", ""), "rules submit echo, sleep again and again and have no end"),
-    (BASE + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n" + LOOP.replace("echo", "sleep", 1).replace("^^sleep", "echo"), "rules submit sleep again and again and have no end"),
-    (BASE + LOOP.replace("^^", "") + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n", "rules submit sleep again and again and have no end"),
-    (BASE + "- {trigger: ^job-finish, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
-    (BASE + "- {trigger: ^idle, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
-    (BASE + "- {trigger: ^metric, name: count.echo.success, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end"),
+    (BASE + (LOOP + BACK).replace("trigger: job", "trigger: ^job").replace("^^", ""), "rules submit echo, sleep again and again and have no end: on job-success of echo, rule-2 submits sleep; on group-complete of sleep, rule-3 submits echo"),
+    (BASE + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n" + LOOP.replace("echo", "sleep", 1).replace("^^sleep", "echo"), "rules submit sleep again and again and have no end: on job-run of sleep, rule-2 submits sleep"),
+    (BASE + LOOP.replace("^^", "") + "- {trigger: ^job-run, name: sleep, repetitions: unlimited, action: {name: submit, label: sleep}}\n", "rules submit sleep again and again and have no end: on job-run of sleep, rule-3 submits sleep"),
+    (BASE + "- {trigger: ^job-finish, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end: on job-finish of any group, rule-2 submits echo"),
+    (BASE + "- {trigger: ^idle, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end: on idle, rule-2 submits echo"),
+    (BASE + "- {trigger: ^metric, name: count.echo.success, repetitions: unlimited, action: {name: submit, label: echo}}\n", "rules submit echo again and again and have no end: on count.echo.success, rule-2 submits echo"),
     (BASE + "- {trigger: ^heartbeat, repetitions: unlimited, action: {name: submit, label: echo}}\n", "this rule submits at every heartbeat and has no end"),
 ]  # fmt: skip
 
@@ -378,16 +378,17 @@ QUIET = [
     BASE + "- {trigger: heartbeat, repetitions: 1, action: {name: submit, label: echo}}\n",
     BASE + "- {trigger: heartbeat, action: {name: terminate}}\n",
     BASE + "- {trigger: group-complete, name: echo, action: {name: log, value: x}}\n",
-    BASE + "- {trigger: metric, name: n.echo.duration, when: 3, action: {name: stop}}\n",
+    BASE + "- {trigger: metric, name: n.sleep.duration, when: 3, action: {name: stop}}\n",
     BASE + CYCLE.replace("name: echo, rep", "name: echo, when: count.echo.success < 9, rep"),
     BASE
     + "- {trigger: heartbeat, when: count.echo.active < 3, repetitions: unlimited, action: {name: submit, label: echo}}\n",
     BASE
-    + "- {trigger: job-success, when: var.n == 3 and mean.echo.duration != 3, action: {name: stop}}\nvariables: {n: 1}\n",
+    + "- {trigger: job-success, when: var.n == 1 and mean.echo.duration != 3, action: {name: stop}}\nvariables: {n: 1}\n",
     JOBS + "variables: {n: 0}\nrules:\n- {trigger: start, action: {name: set, label: n, value: 1}}\n"
     "- {trigger: metric, name: var.n, repetitions: unlimited, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n",
     BASE
-    + "- {trigger: idle, when: var.n == 'two words', action: {name: set, label: n, value: one}}\nvariables: {n: null}\n",
+    + "- {trigger: idle, when: var.n == 'two words', action: {name: set, label: n, value: one}}\n"
+    + "- {trigger: timer, after: 5, action: {name: set, label: n, value: \"'two words'\"}}\nvariables: {n: null}\n",
     JOBS
     + "rules:\n- {trigger: timer, after: 1, actions: [{name: submit, label: echo}, {name: submit, label: sleep}]}\n",
 ]

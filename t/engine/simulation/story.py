@@ -32,6 +32,7 @@ from ensemble.service.protocol import ENDS, Host, Reply
 from ensemble.service.running import SHOWN
 from ensemble.service.store import Store
 from ensemble.spec.load import load
+from t.engine import foreseen
 from t.engine.simulation import files
 from t.engine.simulation.files import File
 from t.engine.simulation.manager import JobManager
@@ -552,6 +553,7 @@ class Story:
         counts = {group: {name: c[name] for name in SHOWN} for group, c in engine.tally.counts.items()}
         _same(f"{id}: counts", status["groups"], counts)
         _same(f"{id}: metrics", status["metrics"], json.loads(json.dumps(engine.tally.table())))
+        foreseen.check(engine)
         fired = [(r.id, r.fired, r.remaining) for r in engine.book.rules]
         _same(f"{id}: firings", [(r["id"], r["fired"], r["remaining"]) for r in status["rules"]], fired)
 

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""What `simulate` prints: one run, the spread of several, and the timeline."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ensemble.cli.common import clean, columns, number, out
+from ensemble.cli.summary import group_lines, metric_lines, variable_lines
+from ensemble.cli.table import Named, Table, fsd
+from ensemble.engine.actions import Record
+from ensemble.service.cluster import Cluster
+from ensemble.spec.faults import listed
+from ensemble.spec.simulate import DURATION
+
+#: lines of the log and of errors that are shown
+MOST_LINES = 10
+#: loops that are shown
+MOST_LOOPS = 5
+ROW_FIELDS = {
+    "t": "TIME",
+    "type": "TYPE",
+    "event": "EVENT",
+    "job": "JOB",
+    "group": "GROUP",
+    "rule": "RULE",
+    "firing": "FIRING",
+    "result": "RESULT",
+    "pending": "PEND",
+    "running": "RUN",
+    "nodes": "NODES",
+    "cores": "CORES",
+    "text": "TEXT",
+}
+_IN_USE = "{pending:>6} {running:>6} {nodes:>6} {cores:>6}"
+_ROW = "{t!F:>9} {type:<6} {event:<7h} {job:>7h} {group:<10.10h+} {rule:<12.12h+} " + _IN_USE + " {text}"
+ROW_FORMATS = {
+    "default": Named("One row an event, with what is pending and in use behind it", _ROW),
+    "seconds": Named("The same, with times in seconds", _ROW.replace("{t!F:>9}", "{t:>14.3f}")),
+}
+#: rows that are fitted into a table at a time
+_PAGE = 10_000
+
+
+def one_run(
+    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[Record]
+) -> List[str]:
+    result = results[0]
+    reason = f": {result['reason']}" if result["reason"] else ""
+    found = [
+        clean(f"{name}: {result['state']} after {fsd(result['makespan'])}{reason}"),
+        f"simulated with seed {result['seed']} on {nodes.text} ({nodes.source})",
+        *_assumptions(assumed),
+        "",
+        *group_lines(result),
+        "",
+        *_rule_lines(result),
+        "",
+        _use(result),
+    ]
+    for part in (metric_lines(result), variable_lines(result), _log_lines(lines), _loop_lines(result)):
+        if part:
+            found += ["", *part]
+    return found
+
+
+def _assumptions(assumed: Dict[str, Any]) -> List[str]:
+    """What the jobs were taken to do, one line a group that has something to say, and one for those that have not."""
+    found, silent = [], []
+    for group, of in assumed.items():
+        if not of["given"]:
+            silent.append(group)
+        words = [f"durations {of['duration']}"] if of["given"] else []
+        words += [f"fail {rate}" for rate in of["fail"]]
+        words += [f"report {', '.join(of['reports'])}"] if of["reports"] else []
+        if of["silent"]:
+            words.append(f"reports nothing of {', '.join(of['silent'])} (metrics: in the file's table)")
+        if words:
+            found.append(clean(f"  {group}: {'; '.join(words)}"))
+    if silent:
+        each = (
+            f"a job takes {fsd(DURATION)}, since nothing says how long (--duration GROUP=..., or simulate: in the file)"
+        )
+        found.append(clean(f"  {listed(silent, 10)}: {each}"))
+    return found
+
+
+def _rule_lines(result: Dict[str, Any]) -> List[str]:
+    rows = [
+        [
+            rule["id"],
+            rule["trigger"],
+            rule["fired"],
+            "unlimited" if rule["remaining"] is None else rule["remaining"],
+            rule["state"],
+            _at(rule["first"]),
+            _at(rule["last"]),
+            rule["error"] or "",
+        ]
+        for rule in result["rules"]
+    ]
+    return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "FIRST", "LAST", "ERROR"], rows)
+
+
+def _at(t: Optional[float]) -> Optional[str]:
+    return None if t is None else fsd(t)
+
+
+def _use(result: Dict[str, Any]) -> str:
+    use, most = result["utilisation"], result["most"]
+    if use["nodes"] is None:
+        return "no time has passed, and so nothing was used"
+    return (
+        f"in use: {100 * use['nodes']:.3g}% of the nodes, {100 * use['cores']:.3g}% of the cores; "
+        f"at most {most['nodes']} node{'' if most['nodes'] == 1 else 's'}, {most['cores']} core"
+        f"{'' if most['cores'] == 1 else 's'}, {most['running']} job{'' if most['running'] == 1 else 's'} at a time"
+    )
+
+
+def _log_lines(lines: List[Record]) -> List[str]:
+    """What the rules logged, and errors."""
+    found = []
+    for line in lines[:MOST_LINES]:
+        first, *more = clean(line.data.get("text", "")).split("\n")
+        found += [f"  {fsd(line.t):>8}  {first}", *(" " * 12 + one for one in more)]
+    if len(lines) > MOST_LINES:
+        found.append("  ... more: --timeline")
+    return ["log:", *found] if found else []
+
+
+def _loop_lines(result: Dict[str, Any]) -> List[str]:
+    """The rules that feed each other, where a run came to no good end."""
+    loops = result["loops"]
+    if result["state"] in ("complete", "failed", "cancelled") or not loops:
+        return []
+    found = ["rules that feed each other:"]
+    found += [clean(f"  {loop['text']} ({loop['times']} times)") for loop in loops[:MOST_LOOPS]]
+    return found
+
+
+def spread(results: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """How the runs differ: how many ended in which state, and of each number least, quartiles and greatest."""
+    states: Dict[str, int] = {}
+    for result in results:
+        states[result["state"]] = states.get(result["state"], 0) + 1
+    jobs = results[0]["jobs"]
+    rules = dict.fromkeys(rule["id"] for result in results for rule in result["rules"])
+    return {
+        "states": states,
+        "makespan": _quartiles(results, lambda result: result["makespan"]),
+        "utilisation": {
+            name: _quartiles(results, lambda result, name=name: result["utilisation"][name])  # type: ignore[misc]
+            for name in ("nodes", "cores")
+        },
+        "jobs": {name: _quartiles(results, lambda result, name=name: result["jobs"][name]) for name in jobs},  # type: ignore[misc]
+        "groups": {
+            group: {
+                name: _quartiles(results, lambda result, name=name, group=group: result["groups"][group][name])  # type: ignore[misc]
+                for name in counts
+            }
+            for group, counts in results[0]["groups"].items()
+        },
+        "rules": {id: _quartiles(results, lambda result, id=id: _fired(result, id)) for id in rules},  # type: ignore[misc]
+    }
+
+
+def _fired(result: Mapping[str, Any], id: str) -> int:
+    return sum(rule["fired"] for rule in result["rules"] if rule["id"] == id)
+
+
+def _quartiles(
+    results: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], Optional[float]]
+) -> Optional[Dict[str, float]]:
+    """Least, quartiles (numpy's default: linear between neighbours) and greatest; None where there is no value."""
+    values = sorted(value for value in map(of, results) if value is not None)
+    if not values:
+        return None
+
+    def at(share: float) -> float:
+        place = share * (len(values) - 1)
+        low = math.floor(place)
+        high = min(low + 1, len(values) - 1)
+        return values[low] + (values[high] - values[low]) * (place - low)
+
+    return {"min": values[0], "q1": at(0.25), "median": at(0.5), "q3": at(0.75), "max": values[-1]}
+
+
+def several_runs(
+    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[Record]
+) -> List[str]:
+    found = spread(results)
+    states = ", ".join(f"{state} {count}" for state, count in sorted(found["states"].items()))
+    seeds = f"seeds {results[0]['seed']} to {results[-1]['seed']}"
+    rows: List[Tuple[str, Optional[Dict[str, float]], Callable[[float], str]]] = [("makespan", found["makespan"], fsd)]
+    for what, of in found["utilisation"].items():
+        rows.append((f"{what} in use", of, lambda share: f"{100 * share:.3g}%"))
+    for group, counts in found["groups"].items():
+        for count in ("submitted", "success", "failed", "cancelled", "retried"):
+            if count in ("submitted", "success") or counts[count]["max"]:
+                rows.append((f"{group}: {count}", counts[count], number))
+    rows += [(f"rule {id}: fired", of, number) for id, of in found["rules"].items()]
+    table = [[what, *(None if of is None else shown(of[key]) for key in _KEYS)] for what, of, shown in rows]
+    reasons = {result["reason"]: result for result in results if result["state"] != "complete" and result["reason"]}
+    told = [
+        clean(f"  seed {result['seed']}: {result['state']}: {reason}") for reason, result in list(reasons.items())[:5]
+    ]
+    return [
+        clean(f"{name}: {states} (of {len(results)} runs, {seeds})"),
+        f"simulated on {nodes.text} ({nodes.source})",
+        *_assumptions(assumed),
+        *told,
+        "",
+        *columns(["", *(key.upper() for key in _KEYS)], table),
+    ]
+
+
+_KEYS = ("min", "q1", "median", "q3", "max")
+
+
+class Rows:
+    """The rows of the timeline, printed as they come where their columns are as wide as the format says."""
+
+    def __init__(self, args: Namespace, table: Optional[Table]) -> None:
+        self._table = table
+        self._header = not args.no_header
+        self._fits = args.format is not None and "+:" in ROW_FORMATS.get(args.format, Named("", args.format)).format
+        self.found: List[Dict[str, Any]] = []
+
+    def add(self, record: Record, counts: Dict[str, Dict[str, int]]) -> None:
+        data = record.data
+        self.found.append(
+            {
+                "t": record.t,
+                "type": record.type,
+                "event": data.get("event") or data.get("action"),
+                "job": data.get("job"),
+                "group": data.get("group") or (data.get("label") if data.get("action") == "submit" else None),
+                "rule": data.get("rule"),
+                "firing": data.get("firing"),
+                "result": data.get("result"),
+                "pending": counts["queue"]["pending"],
+                "running": counts["queue"]["running"],
+                "nodes": counts["nodes"]["allocated"],
+                "cores": counts["cores"]["allocated"],
+                "text": _text(record),
+            }
+        )
+        if self._table is not None and not self._fits and len(self.found) >= _PAGE:
+            self._print()
+
+    def end(self) -> None:
+        if self._table is not None:
+            self._print()
+
+    def _print(self) -> None:
+        assert self._table is not None
+        for line in self._table.lines(self.found, self._header):
+            out(clean(line))
+        self._header = False
+        self.found.clear()
+
+
+def _text(record: Record) -> str:
+    data = record.data
+    if record.type == "state":
+        return f"{data.get('state')}{': ' + str(data['reason']) if data.get('reason') else ''}"
+    if record.type == "job":
+        parts = [str(data[key]) for key in ("result", "cause") if data.get(key) and data.get(key) != "success"]
+        return " ".join(dict.fromkeys(parts)) or ("success" if data.get("result") else "")
+    return str(data.get("text") or "")

@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: MIT
+"""The simulated queue: discrete events on a virtual clock, jobs without processes.
+
+Law of this file: who runs when, and which events tell of it; no real time, no processes, no randomness. What becomes of a
+job once it runs is its `Fate`, which the caller of the constructor draws. Nodes are counted in `simulated_nodes.py`.
+
+Theory of operation. `run` delivers what there is to tell, then starts the jobs that may start, and only where nothing is
+left to do at this moment moves the clock to the next thing that happens. So all that an ensemble's rules answer to an
+event has happened at the event's own time. Jobs start in order of urgency, then of submission, and strictly so: one that
+does not fit holds back those behind it (Flux calls it fcfs). Urgency 0 holds a job. Events have the names, order and
+contexts of a Flux journal (RFC 21), and statuses are coded as the Flux shell codes them (death by signal N is exit code
+128 + N). A job beyond its time limit, cancelled, or killed ends at that moment, unless its fate says that it lives on.
+
+It has more than 400 lines because jobs, their queue, their events and the clock are one state that no part owns alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import signal
+from collections import deque
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Deque,
+    Dict,
+    FrozenSet,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
+
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import (
+    BASE_EVENTS,
+    Acknowledged,
+    ActionDone,
+    Counted,
+    Event,
+    JobEvent,
+    JobId,
+    Key,
+    Lost,
+    Recovered,
+    Refused,
+    Report,
+)
+from ensemble.errors import MemberError
+from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
+from ensemble.members.simulated_nodes import Nodes, Placement
+from ensemble.spec.models import Spec
+
+#: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
+KILL_TIMEOUT = 5.0
+#: signals that do nothing to a process that does not ask for them
+_HARMLESS = frozenset((signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP))
+#: what is to happen to a job
+_END, _LIMIT, _KILL, _REPORT = "end", "limit", "kill", "report"
+_NOTHING: Dict[str, Any] = {}
+_SUCCESS: Dict[str, Any] = {"status": 0}
+_FREED: Dict[str, Any] = {"ranks": "all", "final": True}
+
+
+class _Timer(Timer):
+    """A pending `call_at`."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Optional[Callable[[], None]] = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class SimulatedMember(Member):
+    """Jobs that only pass the time of a virtual clock."""
+
+    name = "simulated"
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+
+    def __init__(self, nodes: Nodes, draw: Draw, start: float = 0.0, queues: Collection[str] = ()) -> None:
+        """`draw` is asked for a job's fate when it starts. `start` is what the clock shows at first, in seconds.
+
+        Jobs may name the `queues`; they all have the same nodes.
+        """
+        self.nodes = nodes
+        self._queues = queues
+        self._draw = draw
+        self._now = start
+        self._deliver: Optional[Deliver] = None
+        self._ensembles: Dict[str, OpenEnsemble] = {}
+        self._jobs: Dict[JobId, Job] = {}
+        self._last = 0
+        self._recovering: List[Tuple[str, Tuple[JobId, ...], Tuple[Submit, ...]]] = []
+        #: (-urgency, id) of jobs that may start; those that were cancelled or got another urgency are skipped
+        self._queue: List[Tuple[int, JobId]] = []
+        #: something has happened that may let a job start
+        self._unsettled = False
+        self._outbox: Deque[Tuple[OpenEnsemble, Event]] = deque()
+        #: what is to happen: when, in which order, and what (a timer, or a job's end, or its next report, or its death)
+        self._agenda: List[Tuple[float, int, Union[_Timer, Tuple[Job, str]]]] = []
+        self._order = 0
+        self._running = 0
+        #: seconds times cores, and times nodes, that jobs have had so far, by the time of `_counted`
+        self._core_seconds = 0.0
+        self._node_seconds = 0.0
+        self._counted = start
+        #: most jobs that have been running at a time, and most nodes and cores in use
+        self.most_running = 0
+        self.most_nodes = 0
+        self.most_cores = 0
+
+    # ---- the clock
+
+    def clock(self) -> float:
+        """What the virtual clock shows: seconds, from `start` on."""
+        return self._now
+
+    @property
+    def idle(self) -> bool:
+        """Is there nothing left that could happen?"""
+        return not (self._outbox or self._agenda or self._recovering)
+
+    def run(self, until: float = math.inf) -> bool:
+        """Deliver all that happens up to that time, and leave the clock there. False where nothing is left to happen."""
+        while self.step(until):
+            pass
+        if math.isfinite(until):
+            self._now = max(self._now, until)
+        return not self.idle
+
+    def step(self, until: float = math.inf) -> bool:
+        """Deliver one event, or have one thing happen that is due by then. False where there is none."""
+        outbox = self._outbox
+        if outbox:
+            owner, event = outbox.popleft()
+            if self._deliver is not None and owner.id in self._ensembles:
+                self._deliver(owner.id, event)
+            return True
+        if self._unsettled:
+            self._unsettled = False
+            self._schedule()
+            if outbox:
+                return True
+        agenda, jobs = self._agenda, self._jobs
+        while agenda and agenda[0][0] <= until and self._deliver is not None:
+            when, _, what = heapq.heappop(agenda)
+            if isinstance(what, _Timer):
+                callback = what.callback
+                if callback is not None:
+                    self._now = max(self._now, when)
+                    what.callback = None
+                    callback()
+                    return True
+            elif what[0].id in jobs:
+                self._now = max(self._now, when)
+                self._happens(*what)
+                return True
+        return False
+
+    def _at(self, when: float, what: Union[_Timer, Tuple[Job, str]]) -> None:
+        self._order += 1
+        heapq.heappush(self._agenda, (when, self._order, what))
+
+    # ---- the contract
+
+    def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        for ensemble, known, doubtful in self._recovering:
+            owner = self._opened(ensemble)
+            for id in known:
+                self._put(owner, Lost(self._now, id, "a simulated queue does not outlive its process"))
+            for submission in doubtful:
+                self._submit(owner, submission)
+            self._put(owner, Recovered(self._now))
+        self._recovering.clear()
+
+    def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
+        self._ensembles[ensemble] = OpenEnsemble(ensemble, spec, events)
+
+    def close(self, ensemble: str) -> None:
+        self._ensembles.pop(ensemble, None)
+
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
+        self._recovering.append((ensemble, tuple(known), tuple(doubtful)))
+        self._last = max(self._last, *known, 0)
+        self._now = max(self._now, t)
+
+    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
+        self._opened(ensemble).events |= events
+
+    def hear(self, ensemble: str, topics: FrozenSet[str]) -> None:
+        """There is no bus, so nothing is ever heard of it."""
+
+    def perform(self, ensemble: str, action: Action) -> None:
+        if self._deliver is None:
+            return
+        owner = self._opened(ensemble)
+        if isinstance(action, Submit):
+            self._submit(owner, action)
+        elif isinstance(action, Cancel):
+            self._act(owner, action, self._cancel)
+        elif isinstance(action, Kill):
+            self._act(owner, action, self._kill)
+        elif isinstance(action, Urgency):
+            self._act(owner, action, self._urge)
+        elif isinstance(action, Look):
+            self._put(owner, Counted(self._now, self.counts()))
+        else:
+            raise MemberError(f"the simulated queue cannot perform {type(action).__name__}")
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        timer = _Timer(callback)
+        self._at(max(when, self._now), timer)
+        return timer
+
+    def stop(self) -> None:
+        self._deliver = None
+        self._outbox.clear()
+        self._agenda.clear()
+        self._queue.clear()
+        self._jobs.clear()
+        self._ensembles.clear()
+
+    def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
+        return f"job {id} is simulated and prints nothing" if ensemble in self._ensembles else ""
+
+    def counts(self) -> Dict[str, Dict[str, int]]:
+        """Nodes, cores and jobs, as a `Counted` has them."""
+        nodes, up = self.nodes, len(self.nodes.sizes)
+        used = nodes.cores - nodes.free_cores
+        return {
+            "nodes": {"up": up, "down": 0, "free": up - nodes.busy, "allocated": nodes.busy},
+            "cores": {"up": nodes.cores, "down": 0, "free": nodes.free_cores, "allocated": used},
+            "queue": {"pending": len(self._jobs) - self._running, "running": self._running},
+        }
+
+    def used(self) -> Tuple[float, float]:
+        """Seconds times nodes, and seconds times cores, that jobs have had so far."""
+        self._account()
+        return self._node_seconds, self._core_seconds
+
+    def submitted(self, id: JobId) -> Optional[Submit]:
+        """What a job that has not ended was submitted as."""
+        job = self._jobs.get(id)
+        return None if job is None else job.act
+
+    def _opened(self, ensemble: str) -> OpenEnsemble:
+        if ensemble not in self._ensembles:
+            raise MemberError(f"ensemble {ensemble} is not open")
+        return self._ensembles[ensemble]
+
+    # ---- a job's life
+
+    def _submit(self, owner: OpenEnsemble, action: Submit) -> None:
+        jobs = owner.groups[action.group][action.set]
+        overrides = action.overrides
+        asked = request(jobs, overrides) if overrides else owner.requests[action.group, action.set]
+        reason = self.nodes.never(asked)
+        if reason is None and action.params:
+            reason = owner.unfit(action)
+        if reason is None and jobs.queue is not None and jobs.queue not in self._queues:
+            reason = f"the simulated queue has no queue '{jobs.queue}'"
+        if reason is not None:
+            self._put(owner, Refused(self._now, action.key, f"{reason} (group '{action.group}')"))
+            return
+        self._last = id = self._last + 1
+        urgency = int(overrides.get("urgency", jobs.urgency))
+        job = self._jobs[id] = Job(id, owner, action, asked, urgency)
+        now = self._now
+        self._outbox.append((owner, JobEvent(now, id, "submit", _NOTHING, action.key)))
+        if len(owner.events) > len(BASE_EVENTS):
+            self._event(job, "validate")
+            self._event(job, "depend")
+            self._event(job, "priority", {"priority": urgency})
+        self._outbox.append((owner, Acknowledged(now, action.key, id)))
+        if urgency:
+            heapq.heappush(self._queue, (-urgency, id))
+            self._unsettled = True
+
+    def _schedule(self) -> None:
+        queue, jobs, nodes = self._queue, self._jobs, self.nodes
+        while queue:
+            urgency, id = queue[0]
+            job = jobs.get(id)
+            if job is None or job.state is not PENDING or job.urgency != -urgency:
+                heapq.heappop(queue)
+                continue
+            self._account()
+            place = nodes.take(job.asked)
+            if place is None:
+                return
+            heapq.heappop(queue)
+            self._begin(job, place)
+
+    def _begin(self, job: Job, place: Placement) -> None:
+        now = self._now
+        job.state, job.place, job.t_start = RUNNING, place, now
+        fate = job.fate = self._draw(job.act)
+        self._running += 1
+        self.most_running = max(self.most_running, self._running)
+        self.most_nodes = max(self.most_nodes, self.nodes.busy)
+        self.most_cores = max(self.most_cores, self.nodes.cores - self.nodes.free_cores)
+        owner = job.owner
+        if "alloc" in owner.events:
+            self._event(job, "alloc", {"ranks": _idset(place)})
+        self._outbox.append((owner, JobEvent(now, job.id, "start", _NOTHING)))
+        if fate.reports is not None:
+            job.report = next(fate.reports, None)
+            if job.report is not None:
+                self._at(now + job.report[0], (job, _REPORT))
+        limit = job.act.overrides.get("duration")
+        if limit is None:
+            limit = owner.groups[job.act.group][job.act.set].duration
+        if 0 < limit < fate.duration:
+            self._at(now + limit, (job, _LIMIT))
+        if fate.duration < math.inf:
+            self._at(now + fate.duration, (job, _END))
+
+    def _happens(self, job: Job, what: str) -> None:
+        fate = job.fate
+        assert fate is not None
+        if job.report is not None:
+            # what it has to say comes before its end does
+            self._report(job, fate)
+        if what == _END:
+            if fate.exception is not None:
+                self._exception(job, *fate.exception)
+            self._end(job, fate.status)
+        elif what == _LIMIT and job.doomed is None:
+            self._exception(job, "timeout", "resource allocation expired")
+            self._doom(job, signal.SIGALRM)
+        elif what == _KILL:
+            self._end(job, _death(signal.SIGKILL))
+
+    def _report(self, job: Job, fate: Fate) -> None:
+        """Tell the reports that are due, and come back for the next one."""
+        assert fate.reports is not None
+        told = False
+        while job.report is not None and job.t_start + job.report[0] <= self._now:
+            job.reported += 1
+            values = dict(job.report[1])
+            self._put(job.owner, Report(self._now, job.act.key, values, f"simulated:{job.reported}"))
+            job.report = next(fate.reports, None)
+            told = True
+        if told and job.report is not None:
+            self._at(job.t_start + job.report[0], (job, _REPORT))
+
+    def _end(self, job: Job, status: int) -> None:
+        del self._jobs[job.id]
+        self._running -= 1
+        self._account()
+        self.nodes.give(job.place)
+        self._unsettled = True
+        owner, now, outbox = job.owner, self._now, self._outbox
+        outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
+        if len(owner.events) > len(BASE_EVENTS):
+            self._event(job, "release", _FREED)
+            self._event(job, "free")
+        outbox.append((owner, JobEvent(now, job.id, "clean", _NOTHING)))
+
+    def _account(self) -> None:
+        """Add up what is in use since the last change of it."""
+        passed = self._now - self._counted
+        if passed > 0:
+            self._counted = self._now
+            self._node_seconds += passed * self.nodes.busy
+            self._core_seconds += passed * (self.nodes.cores - self.nodes.free_cores)
+
+    # ---- acting on jobs
+
+    def _act(
+        self, owner: OpenEnsemble, action: Union[Cancel, Kill, Urgency], act: Callable[[Job, Any], Optional[str]]
+    ) -> None:
+        job = self._jobs.get(action.id)
+        if job is not None and job.owner.id == owner.id:
+            error = act(job, action)
+        elif job is None and 0 < action.id <= self._last:
+            error = "job is inactive"
+        else:
+            error = f"no job {action.id}"
+        self._put(owner, ActionDone(self._now, action.id, type(action).__name__.lower(), error))
+
+    def _cancel(self, job: Job, action: Cancel) -> Optional[str]:
+        if job.doomed is not None:
+            return None
+        self._exception(job, "cancel", action.cause.text)
+        if job.state is PENDING:
+            del self._jobs[job.id]
+            self._outbox.append((job.owner, JobEvent(self._now, job.id, "clean", _NOTHING)))
+            self._unsettled = True
+        else:
+            self._doom(job, signal.SIGTERM)
+        return None
+
+    def _doom(self, job: Job, number: int) -> None:
+        """End it, by SIGKILL after a while where it survives the signal."""
+        assert job.fate is not None
+        job.doomed = number
+        if number in job.fate.survives:
+            self._at(self._now + KILL_TIMEOUT, (job, _KILL))
+        else:
+            self._end(job, _death(number))
+
+    def _kill(self, job: Job, action: Kill) -> Optional[str]:
+        if action.signal not in signal.valid_signals():
+            return f"invalid signal number {action.signal}"
+        if job.state is PENDING or job.fate is None:
+            return "job is not running"
+        survived = action.signal in _HARMLESS or action.signal in job.fate.survives
+        if action.signal == signal.SIGKILL or not survived:
+            self._end(job, _death(action.signal))
+        return None
+
+    def _urge(self, job: Job, action: Urgency) -> Optional[str]:
+        if job.state is not PENDING:
+            return "the job runs already, and has no urgency any more"
+        job.urgency = action.value
+        self._event(job, "urgency", {"urgency": action.value})
+        self._event(job, "priority", {"priority": action.value})
+        if action.value:
+            heapq.heappush(self._queue, (-action.value, job.id))
+        self._unsettled = True
+        return None
+
+    # ---- telling of it
+
+    def _exception(self, job: Job, type: str, note: str) -> None:
+        self._event(job, "exception", {"type": type, "severity": 0, "note": note})
+
+    def _event(self, job: Job, name: str, context: Dict[str, Any] = _NOTHING) -> None:
+        """An event that a job may have more than once, or that few ask for. Two of a job never have the same time."""
+        owner = job.owner
+        if name in owner.events:
+            self._outbox.append((owner, JobEvent(self._later(job, name), job.id, name, context)))
+
+    def _later(self, job: Job, name: str) -> float:
+        if name in _OFTEN:
+            job.t = self._now if job.t < self._now else job.t + _TICK
+            return job.t
+        return self._now
+
+    def _put(self, owner: OpenEnsemble, event: Event) -> None:
+        self._outbox.append((owner, event))
+
+
+#: what a job may have several times; one of the same time would be taken for a repeat
+_OFTEN: Set[str] = {"urgency", "priority", "exception"}
+#: seconds between two of these
+_TICK = 1e-6
+
+
+def _death(number: int) -> int:
+    """The wait status of a job that a signal has ended, as the Flux shell codes it."""
+    return (128 + int(number)) << 8
+
+
+def _idset(place: Placement) -> str:
+    """The ranks of a placement, as Flux writes them."""
+    parts: List[str] = []
+    first = last = place[0][0]
+    for rank in [node[0] for node in place[1:]] + [-2]:
+        if rank == last + 1:
+            last = rank
+            continue
+        parts.append(str(first) if first == last else f"{first}-{last}")
+        first = last = rank
+    return ",".join(parts)

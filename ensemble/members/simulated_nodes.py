@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""The nodes of a simulated queue: which have room for a job, and what is taken of each.
+
+Law of this file: numbers alone, no time and no jobs. A job asks for tasks, each with cores and GPUs of one node, for a
+number of nodes, or for whole nodes. Where there is a choice the node with the most free cores is taken, and of these the
+one of the least rank, as Flux's own scheduler does. Nodes that have the same left are kept together, so that a job costs
+a look at what differs, not at every node.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+#: cores and GPUs of one node
+Pair = Tuple[int, int]
+#: of each node that a job has: its rank, and the cores and GPUs that it takes there
+Placement = Tuple[Tuple[int, int, int], ...]
+
+
+class Request(NamedTuple):
+    """What a job asks for."""
+
+    #: 0 leaves it to the queue
+    nodes: int
+    tasks: int
+    #: of each task
+    cores: int
+    gpus: int
+    #: whole nodes
+    exclusive: bool
+
+
+class Nodes:
+    """All nodes, and what is free of each."""
+
+    def __init__(self, nodes: Sequence[Pair]) -> None:
+        self.sizes: Tuple[Pair, ...] = tuple(nodes)
+        self.cores = sum(cores for cores, _ in nodes)
+        self.gpus = sum(gpus for _, gpus in nodes)
+        self.free_cores = self.cores
+        self.free_gpus = self.gpus
+        #: nodes of which something is taken
+        self.busy = 0
+        self._free: List[Pair] = list(nodes)
+        #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
+        self._heaps: Dict[Pair, List[int]] = {}
+        self._members: Dict[Pair, Set[int]] = {}
+        #: keys of the two, most free cores first
+        self._keys: List[Pair] = []
+        for rank in range(len(nodes)):
+            self._put(rank)
+        for heap in self._heaps.values():
+            heapq.heapify(heap)
+        #: requests that were looked at -> why they can never be met
+        self._reasons: Dict[Request, Optional[str]] = {}
+
+    def never(self, request: Request) -> Optional[str]:
+        """Why no job can ever have this here; None where it can."""
+        if request not in self._reasons:
+            self._reasons[request] = self._never(request)
+        return self._reasons[request]
+
+    def _never(self, request: Request) -> Optional[str]:
+        nodes, tasks, cores, gpus, _ = request
+        if nodes > len(self.sizes):
+            return f"it asks for {nodes} nodes, and there are {len(self.sizes)}"
+        if nodes and tasks < nodes:
+            return f"{nodes} nodes cannot be shared by {tasks} tasks"
+        most = -(-tasks // nodes) if nodes else 1
+        fitting = [_times(size, cores, gpus) for size in self.sizes]
+        if sum(times >= most for times in fitting) < max(1, nodes):
+            of = f"{most} tasks" if most > 1 else "a task"
+            what = f"{most * cores} cores" + (f" and {most * gpus} GPUs" if gpus else "")
+            return (
+                f"{of} on one node asks for {what}, and no node has as many"
+                if nodes < 2
+                else (f"it asks for {nodes} nodes with {what} each, and there are not as many")
+            )
+        if sum(fitting) < tasks:
+            return f"its {tasks} tasks ask for more cores or GPUs than there are"
+        return None
+
+    def take(self, request: Request) -> Optional[Placement]:
+        """Room for a job, which is taken; None where there is none now."""
+        nodes, tasks, cores, gpus, exclusive = request
+        if tasks * cores > self.free_cores or tasks * gpus > self.free_gpus:
+            return None
+        if not nodes and tasks == 1 and not exclusive:
+            rank = self._most_free(cores, gpus)
+            if rank is None:
+                return None
+            placement: Placement = ((rank, cores, gpus),)
+        else:
+            found = self._spread(request) if nodes else self._packed(request)
+            if found is None:
+                return None
+            placement = found
+        for rank, of_cores, of_gpus in placement:
+            self._change(rank, -of_cores, -of_gpus)
+        return placement
+
+    def give(self, placement: Placement) -> None:
+        """A job's part is free again."""
+        for rank, cores, gpus in placement:
+            self._change(rank, cores, gpus)
+
+    def _most_free(self, cores: int, gpus: int) -> Optional[int]:
+        for key in self._keys:
+            if key[0] < cores:
+                return None
+            if key[1] >= gpus:
+                rank = self._first(key)
+                if rank is not None:
+                    return rank
+        return None
+
+    def _first(self, key: Pair) -> Optional[int]:
+        """The least rank that has just that free."""
+        heap, members = self._heaps[key], self._members[key]
+        while heap:
+            rank = heap[0]
+            if self._free[rank] == key:
+                return rank
+            heapq.heappop(heap)
+            members.discard(rank)
+        return None
+
+    def _ordered(self, whole: bool) -> List[int]:
+        """Ranks with something free, or all that are wholly free: most free cores first."""
+        free = self._free
+        ranks = [
+            rank for rank, (cores, _) in enumerate(free) if cores and (not whole or free[rank] == self.sizes[rank])
+        ]
+        return sorted(ranks, key=lambda rank: -free[rank][0])
+
+    def _spread(self, request: Request) -> Optional[Placement]:
+        """That number of nodes, and of each what the node with most tasks needs, as Flux gives it."""
+        nodes, tasks, cores, gpus, exclusive = request
+        share = -(-tasks // nodes)
+        found: List[Tuple[int, int, int]] = []
+        for rank in self._ordered(exclusive):
+            if _times(self._free[rank], cores, gpus) >= share:
+                found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))
+                if len(found) == nodes:
+                    return tuple(sorted(found))
+        return None
+
+    def _packed(self, request: Request) -> Optional[Placement]:
+        """The tasks on as many nodes as they need."""
+        _, tasks, cores, gpus, exclusive = request
+        found: List[Tuple[int, int, int]] = []
+        for rank in self._ordered(exclusive):
+            share = min(tasks, _times(self._free[rank], cores, gpus))
+            if share:
+                found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))
+                tasks -= share
+                if not tasks:
+                    return tuple(sorted(found))
+        return None
+
+    def _change(self, rank: int, cores: int, gpus: int) -> None:
+        before, size = self._free[rank], self.sizes[rank]
+        now = (before[0] + cores, before[1] + gpus)
+        self._free[rank] = now
+        self.free_cores += cores
+        self.free_gpus += gpus
+        self.busy += (now != size) - (before != size)
+        self._put(rank)
+
+    def _put(self, rank: int) -> None:
+        key = self._free[rank]
+        members = self._members.get(key)
+        if members is None:
+            members = self._members[key] = set()
+            self._heaps[key] = []
+            self._keys.append(key)
+            self._keys.sort(reverse=True)
+        if rank not in members:
+            members.add(rank)
+            heapq.heappush(self._heaps[key], rank)
+
+
+def _times(free: Pair, cores: int, gpus: int) -> int:
+    """Tasks that fit into that."""
+    return min(free[0] // cores, free[1] // gpus) if gpus else free[0] // cores
