@@ -90,7 +90,7 @@ class _Witness(_Parser):
     """The parser, which also says what each of its pieces was made of."""
 
     def __init__(self, text: str, groups: Collection[str], trigger: Optional[str]) -> None:
-        super().__init__(text, tokens(text), groups, trigger)
+        super().__init__(text, tokens(text), groups, trigger, None)
         #: of each piece that is being read, the pieces within it
         self._open: List[List[_Node]] = [[]]
 
