@@ -136,7 +136,7 @@ def stopped(engine: Engine) -> bool:
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
     waiting = engine.held.total or engine.waiting or engine.calls.pending or engine.pending_signals
-    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine):
+    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine) or engine.accompanied:
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")

@@ -49,7 +49,7 @@ from ensemble.engine.events import (
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.points import Samples
-from ensemble.engine.retries import RETRY, Waiting, due
+from ensemble.engine.retries import RETRY, Waiting, due, plan
 from ensemble.engine.rules import CLOSED, COOLDOWN, FAILED, FALSE, FIRE, LATER, LIMITED, RESTING, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
@@ -141,6 +141,11 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
+        self.hands = acting.ACTIONS
+        self.plan = plan
+        #: another engine goes on beside it, without which it does not fall idle (`rehearsal.py`)
+        self.accompanied = False
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []

@@ -154,7 +154,7 @@ class Running:
             elif isinstance(action, SetTimer):
                 todo.append(action)
             else:
-                intents.append(_intent(action))
+                intents.append(intent(action))
                 todo.append(action)
 
         number = self.number + 1
@@ -430,7 +430,8 @@ class Running:
             self._let_go(watcher)
 
 
-def _intent(action: Action) -> str:
+def intent(action: Action) -> str:
+    """The action as the log of events has it."""
     if isinstance(action, Submit):
         return str(action.key)
     if isinstance(action, (Cancel, Kill, Urgency)):
