@@ -28,7 +28,8 @@ from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
 from ensemble.members.flux_jobspec import Template, template, umask_of
-from ensemble.members.flux_journal import LAST, Journal
+from ensemble.members.flux_journal import Journal
+from ensemble.members.flux_lookup import LAST
 from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_resources import ResourceWatch

@@ -18,7 +18,9 @@ What a stream brings before its sentinel (id -1) is the past:
 - a stream that is added for a new ensemble has no past that anyone asked for: the ensemble submits nothing until the
   stream is there (`ready`).
 
-So an ensemble that has jobs already must be opened before `start`.
+So an ensemble that has jobs already must be opened before `start`. Where the ids of all jobs that matter are known, the
+streams are not asked for what has ended: what is missing then is looked up (`flux_lookup.py`), and only where that finds
+it not is the whole past read.
 
 A journal has no flow control, so who cannot take events must not listen: `hold` ends the streams, and the job manager
 keeps what happens; `go_on` opens them anew, and their past brings it. What a re-read past lacks was purged meanwhile:
@@ -45,6 +47,7 @@ from flux.core.inner import ffi, lib
 from ensemble.engine.events import BASE_EVENTS, JobEvent, Key
 from ensemble.members.flux_facts import output_of, owner_of, ranks_of
 from ensemble.members.flux_jobspec import KEY_ATTRIBUTE
+from ensemble.members.flux_lookup import LAST, Lookup
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -59,8 +62,10 @@ _PATIENCE = 30.0
 _LINGER = 10.0
 #: seconds for which a finished job is remembered by id; older ones are told by their time
 _SLACK = 5.0
-#: the last event of a job
-LAST = frozenset(("clean", "invalidate"))
+#: jobs beyond which they are not looked up one by one
+_MOST_LOOKED_UP = 5000
+#: stands among the streams for what is looked up
+_LOOKED_UP = -1
 #: what looks like a key, in JSON
 _KEYS = re.compile(rb'"([^"/]+/[^"/]+/\d+/\d+/\d+)"').findall
 #: output files of ended jobs that are remembered
@@ -149,6 +154,10 @@ class Journal:
         #: where all open ensembles are recovered ones: ids and keys of those of the past that matter; else None
         self._sought: Optional[FrozenSet[int]] = None
         self._sought_keys: FrozenSet[bytes] = frozenset()
+        self._lookup = Lookup(handle, timers, log)
+        #: what ended is not asked for, but looked up; and it may be so
+        self._brief = False
+        self._may_be_brief = True
         #: our jobs that a past was seen to have
         self._there: Set[int] = set()
         #: streams whose past is of no interest
@@ -250,11 +259,7 @@ class Journal:
     def hold(self) -> None:
         """Listen no more until `go_on`."""
         self._held = True
-        for tag in list(self._streams):
-            self._cancel(tag)
-        self._past.clear()
-        self._reached.clear()
-        self._gathered.clear()
+        self._drop()
 
     def go_on(self) -> None:
         """Listen again, from where `hold` broke off."""
@@ -270,8 +275,7 @@ class Journal:
     def stop(self) -> None:
         """Listen no more."""
         self._stopped = True
-        for tag in list(self._streams):
-            self._cancel(tag)
+        self._drop()
         if self._handler is not None:
             self._handler.stop()
             self._handler.destroy()
@@ -290,9 +294,17 @@ class Journal:
             self._sought = frozenset().union(*(watched.ids or () for watched in self._open.values()))
             keys = frozenset().union(*(watched.keys for watched in self._open.values()))
             self._sought_keys = frozenset(str(key).encode() for key in keys)
-        # Without an open ensemble there is no past to ask for.
-        full = bool(self._open)
         extra = self._wanted() - _BASE
+        sought = [(watched.ids, watched.keys) for watched in self._open.values()]
+        # Of a job that ends between the requests of two streams the second would tell nothing.
+        self._brief = (
+            self._may_be_brief
+            and not extra
+            and all(ids is not None and not keys for ids, keys in sought)
+            and sum(len(ids or ()) for ids, _ in sought) <= _MOST_LOOKED_UP
+        )
+        # Without an open ensemble there is no past to ask for.
+        full = bool(self._open) and not self._brief
         for names in (_BASE, extra) if extra else (_BASE,):
             self._gathering.add(self._request(names, full))
 
@@ -353,13 +365,7 @@ class Journal:
 
     def _lost(self, error: int, why: str) -> None:
         """A stream ended on its own: the job manager went away. Read everything anew, from the past on."""
-        for tag in list(self._streams):
-            self._cancel(tag)
-        self._gathering.clear()
-        self._skipping.clear()
-        self._past.clear()
-        self._reached.clear()
-        self._gathered.clear()
+        self._drop()
         now = time.monotonic()
         if self._lost_since is None:
             self._lost_since = now
@@ -369,6 +375,17 @@ class Journal:
             self._log(syslog.LOG_WARNING, f"the job manager's journal cannot be read ({why}): trying on")
         self._timers.after(self._backoff, self._connect)
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
+
+    def _drop(self) -> None:
+        """End all streams, and forget what was gathered."""
+        for tag in list(self._streams):
+            self._cancel(tag)
+        self._lookup.cancel()
+        self._gathering.clear()
+        self._skipping.clear()
+        self._past.clear()
+        self._reached.clear()
+        self._gathered.clear()
 
     # Messages
 
@@ -414,30 +431,49 @@ class Journal:
             self._gathering.discard(tag)
             if self._gathering:
                 return
-            past, self._past = self._past, []
-            self._reached.clear()
-            self._gathered.clear()
-            past.sort(key=lambda entry: entry[:2])
-            purged = [(id, job) for id, job in self._known.items() if id not in self._there and not job.clean]
-            self._there.clear()
-            for _, _, id, job, event in past:
-                if self._known.get(id) is job:
-                    self._pass_on(job, event, self._past_sink)
-            for id, job in purged:
-                self._on_missing(job.ensemble, id, job.key)
-                self.forget(id)
-            for ensemble, watched in self._open.items():
-                if watched.ids is not None:
-                    missing = watched.ids - watched.jobs
-                    watched.ids, watched.keys = None, frozenset()
-                    self._on_past(ensemble, missing)
-            if self._lost_since is not None:
-                self._log(syslog.LOG_NOTICE, "the job manager's journal is read again")
-            self._lost_since = None
-            self._backoff = _BACKOFF[0]
-            self._cover()
+            missing = set().union(*(watched.ids - watched.jobs for watched in self._open.values() if watched.ids))
+            if self._brief and missing:
+                self._gathering.add(_LOOKED_UP)
+                self._lookup.begin(missing, lambda data: self._record(_LOOKED_UP, data), self._looked_up)
+            else:
+                self._tell_past()
         else:
             self._announce()
+
+    def _looked_up(self, missing: Set[int]) -> None:
+        if missing:
+            # whether they were purged, or never came to be, the whole past can tell
+            self._may_be_brief = False
+            self._drop()
+            self._connect()
+        else:
+            self._gathering.discard(_LOOKED_UP)
+            self._tell_past()
+
+    def _tell_past(self) -> None:
+        """Pass on what was gathered, in the order of time."""
+        past, self._past = self._past, []
+        self._reached.clear()
+        self._gathered.clear()
+        past.sort(key=lambda entry: entry[:2])
+        purged = [(id, job) for id, job in self._known.items() if id not in self._there and not job.clean]
+        self._there.clear()
+        for _, _, id, job, event in past:
+            if self._known.get(id) is job:
+                self._pass_on(job, event, self._past_sink)
+        for id, job in purged:
+            self._on_missing(job.ensemble, id, job.key)
+            self.forget(id)
+        for ensemble, watched in self._open.items():
+            if watched.ids is not None:
+                missing = watched.ids - watched.jobs
+                watched.ids, watched.keys = None, frozenset()
+                self._on_past(ensemble, missing)
+        if self._lost_since is not None:
+            self._log(syslog.LOG_NOTICE, "the job manager's journal is read again")
+        self._lost_since = None
+        self._backoff = _BACKOFF[0]
+        self._cover()
 
     def _record(self, tag: int, data: Dict[str, Any]) -> None:
         id, events = data["id"], data["events"]

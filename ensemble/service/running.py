@@ -53,6 +53,8 @@ _GATHER = 0.05
 _PICTURE = 0.5
 #: events after which the engine's state is kept, so that a restart need not replay them
 _SNAPSHOT = 500
+#: events that a queue tells again where they were lost in a crash
+_TOLD_AGAIN = (JobEvent, Acknowledged)
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
@@ -189,7 +191,8 @@ class Running:
         self.over = self.over and self.engine.final is not None
         if rows:
             self.leaving[number] = rows
-        self._store.commit(self.id, Commit(number, to_json(event), intents, records, rows), committed)
+        patient = not todo and ended != number and isinstance(event, _TOLD_AGAIN)
+        self._store.commit(self.id, Commit(number, to_json(event), intents, records, rows, patient), committed)
         if self.broken is not None or self.engine.final not in (None, "halted"):
             # nothing follows, and the store may have let go of it
             return

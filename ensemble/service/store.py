@@ -44,6 +44,8 @@ class Commit(NamedTuple):
     records: List[Dict[str, Any]]
     #: rows of jobs that have left the engine (JOB of the protocol)
     rows: List[Dict[str, Any]]
+    #: nothing is done upon it, and the queue would tell the event again: it may be kept a moment later, with others
+    patient: bool = False
 
 
 class Snapshot(NamedTuple):

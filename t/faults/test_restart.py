@@ -32,7 +32,7 @@ def intents(instance: Any, id: str) -> Tuple[Set[str], Set[str]]:
     after: Set[str] = set()
     log = store._kept[id].log
     for first in log.first:
-        for _, event, caused in store._lines(log.name(first)):
+        for _, event, caused, _, _ in store._lines(log.name(first)):
             if event and event[1] == "Frozen":
                 before |= after
                 after = set()

@@ -24,7 +24,7 @@ from _flux._core import lib
 
 from ensemble.engine.events import InDoubt, JobEvent, Printed, Signal
 from ensemble.members.flux import FluxMember
-from ensemble.service import kvs_store
+from ensemble.service import kvs_writer
 from ensemble.service.core import Service
 from ensemble.service.kvs_store import KvsStore
 from ensemble.service.protocol import Host
@@ -76,9 +76,9 @@ class InProcess:
 
 
 def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: FluxInstance, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "FULL", 40_000)
-    monkeypatch.setattr(kvs_store, "EASY", 10_000)
-    monkeypatch.setattr(kvs_store, "_RETRY", (0.05, 0.2))
+    monkeypatch.setattr(kvs_writer, "FULL", 40_000)
+    monkeypatch.setattr(kvs_writer, "EASY", 10_000)
+    monkeypatch.setattr(kvs_writer, "_RETRY", (0.05, 0.2))
     house = InProcess(flux_instance.uri)
     reply = house.ask(
         "submit",
@@ -87,17 +87,17 @@ def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: Fl
     house.turn(lambda: reply.sent)
     id = reply.answer["id"]
     house.turn(lambda: house.status(id)["jobs"]["finished"] >= 20)
-    plain, refused, largest = house.store._transact, [True], 0
+    plain, refused, largest = house.store._writer._transact, [True], 0
 
-    def refusing(changes: Any) -> Any:
+    def refusing(puts: Any, sync: bool) -> Any:
         nonlocal largest
-        largest = max(largest, house.store._size)
+        largest = max(largest, house.store._writer._size)
         if refused[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return plain(changes)
+        return plain(puts, sync)
 
-    monkeypatch.setattr(house.store, "_transact", refusing)
-    house.turn(lambda: house.store._full)
+    monkeypatch.setattr(house.store._writer, "_transact", refusing)
+    house.turn(lambda: house.store._writer._full)
     assert house.ask("cancel", {"id": id}).refusal[0] == errno.EAGAIN
     assert house.ask("list", {}).answer["ensembles"], "who only asks is answered"
     journal = house.member._journal
@@ -105,11 +105,11 @@ def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: Fl
     # all that was submitted ends meanwhile; nothing of it is taken in
     flux_instance.run("flux", "queue", "idle")
     house.turn(lambda: any("refuses changes" in text for _, text in house.logged))
-    size, waiting = house.store._size, len(house.member._outbox)
+    size, waiting = house.store._writer._size, len(house.member._outbox)
     end = time.monotonic() + 1.0
     house.turn(lambda: time.monotonic() > end)
-    assert house.store._size == size, "it stands still"
-    assert size < 2 * kvs_store.FULL
+    assert house.store._writer._size == size, "it stands still"
+    assert size < 2 * kvs_writer.FULL
     assert len(house.member._outbox) <= waiting + JOBS
     refused[0] = False
     house.turn(lambda: house.status(id)["t_end"] is not None)
@@ -117,7 +117,7 @@ def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: Fl
     assert status["state"] == "complete"
     assert status["groups"]["work"]["success"] == JOBS
     assert status["groups"]["last"]["success"] == 1
-    assert largest < 2 * kvs_store.FULL
+    assert largest < 2 * kvs_writer.FULL
     told = [text for _, text in house.logged if text.startswith("the store")]
     assert "events are held" in told[0]
     assert "caught up" in told[-1]

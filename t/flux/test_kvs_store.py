@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-import time
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 
@@ -17,69 +16,18 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.service import kvs_store, past
+from ensemble.service import kvs_segments, kvs_store, kvs_writer, past
 from ensemble.service.kvs_store import KvsStore
-from ensemble.service.store import Snapshot, Store
-from t.unit.store_promise import Promise, Shop, all_records, all_rows, commit, given, status
+from ensemble.service.store import Snapshot
+from t.flux.kvs_shop import KvsShop
+from t.unit.store_promise import Promise, all_records, all_rows, commit, given, status
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
-PATIENCE = 60.0
-
-
-class KvsShop(Shop):
-    def __init__(self, instance: Any) -> None:
-        import flux
-
-        self.handle = flux.Flux(instance.uri)
-        self.logged: List[Tuple[int, str]] = []
-        self.store: Store = self._open()
-
-    def _open(self) -> KvsStore:
-        return KvsStore(self.handle, lambda level, text: self.logged.append((level, text)))
-
-    def reopen(self, clean: bool = True) -> Store:
-        if clean:
-            self.store.close()
-        self.store = self._open()
-        list(self.store.load())
-        return self.store
-
-    def settle(self, condition: Callable[[], Any]) -> None:
-        from flux.core.inner import lib
-
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, "it does not happen"
-            self.handle.reactor_run(flags=lib.FLUX_REACTOR_NOWAIT)
-            time.sleep(0.0005)
-
-    def buckets(self, id: str, kind: str) -> Dict[str, List[str]]:
-        """The directories of a kind of line, and the names in each."""
-        assert isinstance(self.store, KvsStore)
-        path = f"ensemble.{id}.{kind}"
-        names = sorted(self.store._list(path), key=int)
-        return {name: sorted(self.store._list(f"{path}.{name}"), key=int) for name in names}
-
-    def put(self, key: str, value: Any) -> None:
-        """Write a key as it stands there; None unlinks it."""
-        from flux.core.inner import raw
-        from flux.kvs import KVSTxn
-
-        txn = KVSTxn(self.handle)
-        if value is None:
-            txn.unlink(key)
-        else:
-            data = value.encode()
-            raw.flux_kvs_txn_put_raw(txn.txn, 0, key.encode(), data, len(data))
-        txn.commit()
 
 
 @pytest.fixture
 def shop(flux_instance: Any) -> Iterator[KvsShop]:
-    shop = KvsShop(flux_instance)
-    yield shop
-    shop.store.close()
-    shop.put("ensemble", None)
+    yield from KvsShop.opened(flux_instance)
 
 
 class TestPromise(Promise):
@@ -87,11 +35,11 @@ class TestPromise(Promise):
 
 
 def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
-    monkeypatch.setattr(kvs_store, "BUCKET", 30)
+    monkeypatch.setattr(kvs_segments, "LINES", 10)
+    monkeypatch.setattr(kvs_segments, "BUCKET", 30)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 96))
-    assert isinstance(shop.store, KvsStore)
+    shop.quiet()
     for kind in ("log", "records", "rows"):
         assert [len(names) for names in shop.buckets("bbb", kind).values()] == [3, 3, 3, 1]
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
@@ -111,22 +59,22 @@ class Faults:
 
     def __init__(self, store: KvsStore, after: bool, times: int) -> None:
         self.left = times
-        self._plain = store._transact
+        self._plain = store._writer._transact
         self._after = after
-        store._transact = self  # type: ignore[method-assign, assignment]
+        store._writer._transact = self  # type: ignore[method-assign, assignment]
 
-    def __call__(self, changes: Any) -> Any:
+    def __call__(self, puts: Any, sync: bool) -> Any:
         if not self.left:
-            return self._plain(changes)
+            return self._plain(puts, sync)
         self.left -= 1
         if self._after:
-            self._plain(changes).get()
+            self._plain(puts, sync).get()
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "done all the same"])
 def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(shop: KvsShop, monkeypatch: Any, after: bool) -> None:
-    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
+    monkeypatch.setattr(kvs_writer, "_RETRY", (0.01, 0.05))
     shop.reopen()
     shop.create("bbb")
     shop.create("ccc")
@@ -203,8 +151,8 @@ DAMAGE = {
     "nothing submitted": ("given", None),
     "no name": ("given", json.dumps({"format": 1, "text": "x"})),
     "a newer format": ("given", json.dumps({"format": 99, **given()})),
-    "an event": ("log.0.1.lines", '[1,[1,"x"],[]]\n[2,[1,\n[3,[1,"x"],[]]\n'),
-    "a gap": ("log.0.1.lines", '[1,[1,"x"],[]]\n[3,[1,"x"],[]]\n'),
+    "an event": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[2,[1,\n[3,[1,"x"],[],[],[]]\n'),
+    "a gap": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[3,[1,"x"],[],[],[]]\n'),
     "a strange key": ("log.x", "1"),
     "a directory": ("snapshot.x", "1"),
     "a snapshot": ("snapshot", '{"number": 1}'),
@@ -235,7 +183,7 @@ def test_a_damaged_record_is_quarantined_and_hurts_no_other(shop: KvsShop, name:
 
 
 def test_an_old_line_that_cannot_be_read_is_left_out(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 3)
+    monkeypatch.setattr(kvs_segments, "LINES", 3)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 8))
     shop.put("ensemble.bbb.rows.0.0.lines", "[0,{")
@@ -264,13 +212,13 @@ def test_a_store_that_is_closed_keeps_what_was_on_its_way(shop: KvsShop) -> None
 
 
 def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(kvs_store, "SEGMENT", 10)
-    monkeypatch.setattr(kvs_store, "BUCKET", 30)
+    monkeypatch.setattr(kvs_segments, "LINES", 10)
+    monkeypatch.setattr(kvs_segments, "BUCKET", 30)
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 30)
     shop.create("bbb")
     shop.commit("bbb", *range(1, 101))
-    assert isinstance(shop.store, KvsStore)
+    shop.quiet()
     for _ in range(2):
         kept = [one["seq"] for one in shop.store.records("bbb", 0, 1000)]
         assert kept == list(range(71, 101)), "a segment goes once nothing in it is among the last 30"
@@ -284,7 +232,7 @@ def test_the_oldest_records_go_and_rows_stay(shop: KvsShop, monkeypatch: Any) ->
 
 def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: KvsShop, monkeypatch: Any) -> None:
     """Ten times the events, with a snapshot every 100 of them, and no more bytes."""
-    monkeypatch.setattr(kvs_store, "SEGMENT", 20)
+    monkeypatch.setattr(kvs_segments, "LINES", 20)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 200)
     monkeypatch.setattr(past, "KEPT", 3000)
     monkeypatch.setattr(kvs_store, "SHELF", 100)
@@ -296,8 +244,8 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
             shop.store.commit("bbb", commit(number)._replace(rows=[]), lambda error: None)
         shop.store.snapshot("bbb", Snapshot(begin + 99, begin + 99, {"t": 1.0}))
         if begin in (301, 3901):
-            shop.settle(lambda: not shop.store._sent)  # type: ignore[attr-defined]
             assert isinstance(shop.store, KvsStore)
+            shop.quiet()
             measured = shop.store.measure("bbb")
             assert set(measured) == {"given", "log", "records", "rows", "snapshot", "end", "past", "keys"}
             packs.append(measured.pop("past"))
@@ -309,9 +257,9 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
 
 def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
     """Told once when too much waits, and once when that is over; a snapshot is no pressure."""
-    monkeypatch.setattr(kvs_store, "_RETRY", (0.01, 0.05))
-    monkeypatch.setattr(kvs_store, "FULL", 2000)
-    monkeypatch.setattr(kvs_store, "EASY", 500)
+    monkeypatch.setattr(kvs_writer, "_RETRY", (0.01, 0.05))
+    monkeypatch.setattr(kvs_writer, "FULL", 2000)
+    monkeypatch.setattr(kvs_writer, "EASY", 500)
     told: List[bool] = []
     shop.store.pressure = told.append
     shop.create("bbb")
@@ -327,9 +275,10 @@ def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:
     assert told == [True]
     assert 5 < number < 30
     shop.settle(lambda: len(done) == number)
+    shop.settle(lambda: len(told) == 2)
     assert faults.left == 0
     assert told == [True, False]
-    assert shop.store._size == 0
+    shop.settle(lambda: not shop.store._writer._size)  # type: ignore[attr-defined]
 
 
 def test_of_an_ended_one_little_is_read_before_it_is_asked_for(shop: KvsShop, monkeypatch: Any) -> None:

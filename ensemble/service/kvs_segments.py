@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""How lines are laid out in Flux's KVS: in segments, so that an append stays cheap however many came before it.
+
+The KVS keeps the list of a key's blobs in the directory that the key is in, writes that directory and all above it
+anew at every append, and never gives space back. So a segment is closed after APPENDS appends or LINES lines, has a
+directory to itself, and these lie in directories `b` = n // BUCKET: all are small.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Iterator, List
+
+#: appends to one key, and lines in it, before the next is begun
+APPENDS = 50
+LINES = 500
+#: numbers of lines in one directory
+BUCKET = 2500
+
+
+class Segments:
+    """The keys of one kind of line of one ensemble, named by the number of their first line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: numbers of first lines, ascending
+        self.first: List[int] = []
+        self._appends = self._lines = 0
+        #: the transaction that appends at present: its lines to one key are one append
+        self._turn = -1
+
+    def key(self, number: int, turn: int, lines: int = 1) -> str:
+        """The key for so many lines from that number on, in that transaction; a new one where the last is full."""
+        if not self.first or self._lines >= LINES or (self._appends >= APPENDS and turn != self._turn):
+            self.rotate(number)
+        if turn != self._turn or not self._appends:
+            self._turn = turn
+            self._appends += 1
+        self._lines += lines
+        return self.name(self.first[-1])
+
+    def name(self, first: int) -> str:
+        """The key of the segment that begins with that number."""
+        return f"{self.path}.{first // BUCKET}.{first}.lines"
+
+    def rotate(self, number: int) -> None:
+        """Begin a new segment with the line of that number."""
+        if not self.first or self.first[-1] != number:
+            self.first.append(number)
+        self._appends = self._lines = 0
+
+    def outdated(self, number: int) -> List[str]:
+        """Forget the segments that hold nothing from that number on; what is to be unlinked for it."""
+        gone = []
+        while len(self.first) > 1 and self.first[1] <= number:
+            first = self.first.pop(0)
+            # with its last segment a directory goes
+            whole = first // BUCKET != self.first[0] // BUCKET
+            gone.append(f"{self.path}.{first // BUCKET}" + ("" if whole else f".{first}"))
+        return gone
+
+    def holding(self, number: int) -> Iterator[str]:
+        """Keys from the one that holds that number, in order."""
+        for first in self.first[max(0, bisect_right(self.first, number) - 1) :]:
+            yield self.name(first)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Jobs that ended while nobody listened, where their ids are known: they are looked up, and the past of others is not read."""
+
+# Without Flux nothing of this can be imported: the skip has to come first.
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, FrozenSet, Iterator, List, Set
+
+import pytest
+
+pytestmark = pytest.mark.flux
+try:
+    import flux  # noqa: F401
+except ImportError as exc:
+    pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
+
+from ensemble.engine.events import JobEvent, Lost, Recovered
+from ensemble.members import flux_lookup
+from ensemble.members.flux_lookup import Lookup
+from t.contract.flux_driver import FluxDriver
+from t.flux_instance import FluxInstance
+
+MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
+LIFE = ["submit", "start", "finish", "clean"]
+
+
+@pytest.fixture
+def driver(flux_instance: FluxInstance) -> Iterator[FluxDriver]:
+    made = FluxDriver(instance=flux_instance)
+    yield made
+    made.close()
+    assert not made.reentered
+
+
+def ended(driver: FluxDriver) -> int:
+    return sum(event.name == "clean" for event in driver.of(JobEvent))
+
+
+def successor(predecessor: FluxDriver, known: Dict[int, Any], events: FrozenSet[str] = frozenset()) -> Any:
+    """A member that takes up those jobs, and the streams that it asked for: were they asked for the whole past?"""
+    asked: List[bool] = []
+
+    class Successor(FluxDriver):
+        def begin(self) -> None:
+            journal = self.member._journal
+            plain = journal._request
+
+            def request(names: FrozenSet[str], full: bool) -> int:
+                asked.append(full)
+                return plain(names, full)
+
+            journal._request = request  # type: ignore[method-assign]
+            self.open("e", MOCK, events=events)
+            self.member.recover("e", known, [], time.time())
+            super().begin()
+
+    return Successor(instance=predecessor.instance), asked
+
+
+def test_what_ended_meanwhile_is_told_and_what_goes_on_too(driver: FluxDriver) -> None:
+    driver.open("e", MOCK)
+    keys = [driver.submit("e", "mock") for _ in range(100)]
+    waiting = driver.submit("e", "mock", urgency=0)
+    driver.wait_for(lambda: ended(driver) == 100)
+    held = driver.id(waiting)
+    known = {driver.id(key): key for key in keys[:70]}
+    driver.member.stop()
+    late, asked = successor(driver, {**known, held: waiting})
+    late.wait_for(lambda: late.of(Recovered))
+    assert asked == [False]
+    assert {event.id for event in late.of(JobEvent)} == {*known, held}, "of what is not asked for nothing is told"
+    for id in known:
+        assert late.names(id) == LIFE
+    assert late.names(held) == ["submit"]
+    times = [event.t for event in late.of(JobEvent)]
+    assert times == sorted(times)
+    late.urgency("e", held, 16)
+    late.wait_event(held, "clean")
+    assert late.names(held) == LIFE
+    late.close()
+
+
+def test_where_one_is_missing_all_of_the_past_is_read(driver: FluxDriver) -> None:
+    driver.open("e", MOCK)
+    keys = [driver.submit("e", "mock") for _ in range(10)]
+    driver.wait_for(lambda: ended(driver) == 10)
+    known = {driver.id(key): key for key in keys}
+    driver.member.stop()
+    nobody = keys[0]._replace(index=77)
+    late, asked = successor(driver, {**known, 1 << 40: nobody})
+    late.wait_for(lambda: late.of(Recovered))
+    assert asked == [False, True]
+    assert [event.id for event in late.of(Lost)] == [1 << 40]
+    for id in known:
+        assert late.names(id) == LIFE, "once each, though it was looked up before"
+    late.close()
+
+
+def test_more_events_than_the_base_need_the_whole_past(driver: FluxDriver) -> None:
+    driver.open("e", MOCK, events=["alloc"])
+    key = driver.submit("e", "mock")
+    driver.wait_for(lambda: ended(driver) == 1)
+    driver.member.stop()
+    late, asked = successor(driver, {driver.id(key): key}, frozenset(["alloc"]))
+    late.wait_for(lambda: late.of(Recovered))
+    assert asked == [True, True]
+    assert late.names(driver.id(key)) == ["submit", "alloc", "start", "finish", "clean"]
+    late.close()
+
+
+class TestLookup:
+    def test_found_and_not_found(self, driver: FluxDriver, monkeypatch: Any) -> None:
+        monkeypatch.setattr(flux_lookup, "WINDOW", 3)
+        monkeypatch.setattr(flux_lookup, "_TIMES", 3)
+        driver.open("e", MOCK)
+        keys = [driver.submit("e", "mock") for _ in range(20)]
+        held = driver.submit_id("e", "mock", urgency=0)
+        driver.wait_for(lambda: ended(driver) == 20)
+        ids = {driver.id(key) for key in keys}
+        found: List[Dict[str, Any]] = []
+        over: List[Set[int]] = []
+        lookup = Lookup(driver.handle, driver.member._internal, lambda level, text: pytest.fail(text))
+        lookup.begin({*ids, 1 << 40, held}, found.append, over.append)
+        driver.wait_for(lambda: over)
+        assert over == [{1 << 40, held}], "one that has not ended is not one that ended"
+        assert sorted(data["id"] for data in found) == sorted(ids)
+        for data in found:
+            assert {"submit", "alloc", "clean"} <= {entry["name"] for entry in data["events"]}
+            assert data["jobspec"]["attributes"]["user"]["ensemble"]
+            assert data["R"]["execution"]
+
+    def test_the_last_event_comes_a_moment_later(self, driver: FluxDriver) -> None:
+        driver.open("e", MOCK)
+        held = driver.submit_id("e", "mock", urgency=0)
+        found: List[Dict[str, Any]] = []
+        over: List[Set[int]] = []
+        lookup = Lookup(driver.handle, driver.member._internal, lambda level, text: pytest.fail(text))
+        lookup.begin({held}, found.append, over.append)
+        driver.run_for(0.05)
+        driver.urgency("e", held, 16)
+        driver.wait_for(lambda: over)
+        assert over == [set()]
+        assert json.dumps(found[0]["events"]).count('"clean"') == 1
+
+    def test_given_up(self, driver: FluxDriver) -> None:
+        driver.open("e", MOCK)
+        key = driver.submit("e", "mock")
+        driver.wait_for(lambda: ended(driver) == 1)
+        called: List[Any] = []
+        lookup = Lookup(driver.handle, driver.member._internal, lambda level, text: pytest.fail(text))
+        lookup.begin({driver.id(key), 1 << 40}, called.append, called.append)
+        lookup.cancel()
+        driver.run_for(0.3)
+        assert called == []
