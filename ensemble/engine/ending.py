@@ -136,13 +136,13 @@ def stopped(engine: Engine) -> bool:
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
     waiting = engine.held.total or engine.waiting or engine.calls.pending or engine.pending_signals
-    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine) or engine.accompanied:
+    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine):
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")
         if kind + ":" in (TIMER, COOLDOWN) and engine.book.rules[int(number)].live:
             return True
-    return False
+    return engine.accompanied
 
 
 def look(engine: Engine) -> None:
@@ -153,6 +153,7 @@ def look(engine: Engine) -> None:
             return
         if not engine.idle_seen:
             engine.idle_seen = True
+            engine.falls += 1
             for number in engine.book.on("idle"):
                 engine.occasion(engine.book.rules[number], Occasion("idle"))
             if _busy(engine):

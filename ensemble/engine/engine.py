@@ -128,8 +128,9 @@ class Engine:
         self.postponed: List[Any] = []
         #: all jobs have ended, and what the rules of the end submitted is running
         self.concluding = False
-        #: this fall into idleness has been looked at
+        #: this fall into idleness has been looked at; and how many there were
         self.idle_seen = False
+        self.falls = 0
         #: groups that have become complete since the last look
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
@@ -144,8 +145,6 @@ class Engine:
         #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
         self.hands = acting.ACTIONS
         self.plan = plan
-        #: another engine goes on beside it, without which it does not fall idle (`rehearsal.py`)
-        self.accompanied = False
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -176,6 +175,11 @@ class Engine:
             RETRY: lambda rest, at: due(self),
             _EVERY: self._every,
         }
+
+    @property
+    def accompanied(self) -> bool:
+        """Does another engine go on beside it, without which it does not fall idle? (`rehearsal.py`)"""
+        return False
 
     @property
     def state(self) -> str:

@@ -98,14 +98,18 @@ class Recorded:
         #: jobs submitted by the last event, by group; and in all
         self.more: Dict[str, int] = {}
         self.submitted: Dict[str, int] = dict.fromkeys(self.engine.groups, 0)
+        #: it is idle, or was for a moment of the last event
+        self.idle = False
 
     def feed(self, event: Event) -> List[Action]:
         """Give it the next event; what it answers. Raises what a broken engine raises."""
         self.more = {}
         actions: List[Action] = []
+        falls = self.engine.falls
         # such an event was dropped then, too
         with contextlib.suppress(TransitionError):
             actions = self.engine.handle(event)
+        self.idle = self.engine.idle_seen or self.engine.falls > falls or self.engine.final is not None
         self.firings.read(actions)
         return actions
 
@@ -125,12 +129,25 @@ class _Nothing(Held):
         return
 
 
+class _Accompanied(Engine):
+    """An engine that falls idle only when it may."""
+
+    def __init__(self, spec: Spec, id: str, busy: Callable[[], bool]) -> None:
+        self._busy = busy
+        super().__init__(spec, id)
+
+    @property
+    def accompanied(self) -> bool:
+        return self._busy()
+
+
 class Rehearsal:
     """The other rules beside the recorded run."""
 
     def __init__(self, spec: Spec, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.engine = engine = Engine(spec, recorded.engine.id)
+        self.engine: Engine = _Accompanied(spec, recorded.engine.id, self._busy)
+        engine = self.engine
         engine.held = _Nothing()
         engine.plan = self._plan
         engine.hands = {
@@ -143,7 +160,6 @@ class Rehearsal:
             "grow": self._resize,
             "shrink": self._resize,
         }
-        engine.accompanied = True
         self.firings = Firings()
         #: jobs that the rules would have submitted, by group; and those whose number a function would have said
         self.would: Dict[str, int] = dict.fromkeys(engine.groups, 0)
@@ -176,7 +192,6 @@ class Rehearsal:
                 job = self.engine.jobs.get(was.key)
                 if job is not None:
                     job.doomed, job.killed = fate
-            self._accompany()
             self._handle(self._mine(event))
         self._admit(actions)
         if self.engine.final is None:
@@ -214,7 +229,6 @@ class Rehearsal:
             at, name = min((at, name) for name, at in engine.timers.items())
             if at > until:
                 return
-            self._accompany()
             self._handle(TimerExpired(at, name))
 
     def _settle(self) -> None:
@@ -224,19 +238,21 @@ class Rehearsal:
             # what was not counted then is not counted now
             engine.looking = False
         for group, unfinished in engine.unfinished.items():
-            gone = unfinished - self.recorded.engine.unfinished.get(group, 0)
-            if gone > 0 and group in self.recorded.submitted and not self._over:
-                self._drop(group, gone)
-        self._accompany()
-        if engine.tally.due or engine.completed or not engine.accompanied:
+            left = self.recorded.engine.unfinished.get(group, unfinished)
+            if self._over:
+                # what was held is dropped with the end; a limit that halts only holds it longer
+                left = unfinished
+                if engine.ending != "halted" and engine.final != "halted":
+                    left = sum(job.result is None for job in engine.group_jobs[group].values())
+            if left < unfinished:
+                self._drop(group, unfinished - left)
+        if engine.tally.due or engine.completed or self.recorded.idle:
             self._handle(TimerExpired(engine.t, _NUDGE))
         self._run_timers(engine.t)
 
-    def _accompany(self) -> None:
-        """May these rules fall idle now?"""
-        recorded = self.recorded.engine
-        missing = any(self.would[group] > self.given[group] for group in self.would) or bool(self.unknown)
-        self.engine.accompanied = missing or (recorded.final is None and not recorded.idle_seen)
+    def _busy(self) -> bool:
+        """Does something go on that these rules do not know of, the recorded run or jobs that were never submitted?"""
+        return not self.recorded.idle or bool(self.unknown) or any(n > self.given[g] for g, n in self.would.items())
 
     # ---- jobs
 
@@ -288,8 +304,10 @@ class Rehearsal:
         acting.make_job(self.engine, batch)
 
     def _drop(self, group: str, count: int) -> None:
-        """Submissions of the recorded run that were held, or waited to be tried again, were dropped."""
+        """Submissions that were held, or waited to be tried again, are dropped: in the recorded run, or at an end here."""
         life.less(self.engine, group, count)
+        if self._over:
+            return
         counts, then = self.engine.tally.counts[group], self.recorded.engine.tally.counts[group]
         for name in COUNTS:
             if counts[name] != then[name]:
@@ -306,12 +324,12 @@ class Rehearsal:
     def _submit(self, firing: Firing, action: Said, only: Optional[int] = None) -> None:
         engine, group = self.engine, action.label or ""
         asked = firing.amount(action, "count")
-        total = 0
+        total = unknown = 0
         for number, jobs in enumerate(engine.groups[group]):
             space = jobs.parameters
             if action.parameters is None and space is not None and space.custom is not None:
                 # it takes what the function answers, up to that many
-                self.unknown[group] = self.unknown.get(group, 0) + 1
+                unknown += 1
                 firing.tell(action, f"submit {group}, as many as {space.custom} would have said points")
                 self._count(space.custom)
                 continue
@@ -319,6 +337,10 @@ class Rehearsal:
         if self._over and engine.ending != "halted" and not engine.concluding:
             firing.tell(action, f"nothing is submitted: the ensemble is {engine.state}", 0)
             return
+        if unknown:
+            self.unknown[group] = self.unknown.get(group, 0) + unknown
+            if not total:
+                return
         self.would[group] += total
         firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
 
