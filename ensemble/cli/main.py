@@ -36,6 +36,7 @@ VERBS = {
     "signal": ("inside:signal", "send a signal with data to an ensemble"),
     "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
+    "graph": ("graph:graph", "draw FILE: its groups, rules and signals as a picture"),
     "simulate": ("simulate:simulate", "run FILE's rules on simulated jobs"),
     "example": ("files:example", "list the examples, or print one"),
     "schema": ("files:schema", "print the JSON Schema of the files"),
@@ -146,13 +147,20 @@ def _parser() -> argparse.ArgumentParser:
         "--fail", action="append", metavar="GROUP=SHARE", help="how many jobs fail: 5%%, an expression"
     )
     for name, help in (("nodes", "nodes of the queue"), ("cores", "cores of a node"), ("gpus", "GPUs of a node")):
-        simulate.add_argument(f"--{name}", type=_size, metavar="N", help=help)
+        size = _size if name == "gpus" else _positive
+        simulate.add_argument(f"--{name}", type=size, metavar="N", help=help)
     simulate.add_argument("--seed", type=_seed, default=1, metavar="N", help="what is drawn follows from it (1)")
     simulate.add_argument("--runs", type=_runs, default=1, metavar="N", help="with so many seeds: the spread")
     simulate.add_argument("--until", metavar="DURATION", help="cut the run off then")
     simulate.add_argument("--limit", action="append", metavar="NAME=N", help="with another limit, as max_jobs=200")
     simulate.add_argument("--timeline", action="store_true", help="print what happens, one row an event")
     verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
+    graph = verb("graph", json)
+    graph.add_argument("file", metavar="FILE", help="the ensemble's YAML file")
+    graph.add_argument(
+        "--format", choices=("text", "dot", "svg"), help="for a terminal, for Graphviz, or drawn by it (text or dot)"
+    )
+    graph.add_argument("-o", "--output", metavar="OUT", help="write to this file; its name may say the format")
     verb("schema", json)
     service = verb("service", json, member, rundir)
     service.add_argument("what", metavar="start|stop|restart|status", choices=("start", "stop", "restart", "status"))
@@ -175,6 +183,12 @@ def _count(text: str) -> int:
 def _size(text: str) -> int:
     if not text.isdecimal() or len(text) > 7:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of nodes, cores or GPUs")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _size(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of nodes or cores; there is at least one")
     return int(text)
 
 

@@ -8,11 +8,12 @@ is no time of day in it, all times count from the start of the ensemble.
 from __future__ import annotations
 
 import math
+import sys
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ensemble.cli.act import limit
-from ensemble.cli.common import EXIT, clean, load, out, out_json, say, submitter
+from ensemble.cli.common import EXIT, clean, load, out, out_json, submitter
 from ensemble.cli.simulate_show import ROW_FIELDS, ROW_FORMATS, Rows, one_run, several_runs, spread
 from ensemble.cli.table import Table, help_lines, pick
 from ensemble.errors import UsageError
@@ -39,7 +40,7 @@ def simulate(args: Namespace) -> int:
         return 0
     loaded = load(args.file)
     for warning in loaded.warnings:
-        say(str(warning))
+        print(warning, file=sys.stderr)
     spec = loaded.spec
     said = _said(spec, args)
     nodes = _cluster(args, spec)

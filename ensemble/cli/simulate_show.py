@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.cli.common import clean, columns, number, out
-from ensemble.cli.summary import group_lines, metric_lines, variable_lines
+from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
 from ensemble.cli.table import Named, Table, fsd
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
@@ -54,7 +54,7 @@ def one_run(
         f"simulated with seed {result['seed']} on {nodes.text} ({nodes.source})",
         *_assumptions(assumed),
         "",
-        *group_lines(result),
+        *_group_lines(result),
         "",
         *_rule_lines(result),
         "",
@@ -85,6 +85,19 @@ def _assumptions(assumed: Dict[str, Any]) -> List[str]:
         )
         found.append(clean(f"  {listed(silent, 10)}: {each}"))
     return found
+
+
+def _group_lines(result: Dict[str, Any]) -> List[str]:
+    """The counts of each group, and when the first of its jobs started and the last one ended."""
+    groups = result["groups"]
+    # at the end few have jobs that wait or run, and most ensembles try nothing again
+    shown = [key for key in (*COUNTS, "retried") if key in _ALWAYS or any(of[key] for of in groups.values())]
+    rows = [[group, *(of[key] for key in shown), _at(of["first"]), _at(of["last"])] for group, of in groups.items()]
+    return columns(["GROUP", *(key.upper() for key in shown), "FIRST", "LAST"], rows)
+
+
+#: counts that are shown though they be 0
+_ALWAYS = ("submitted", "success", "failed", "cancelled")
 
 
 def _rule_lines(result: Dict[str, Any]) -> List[str]:
@@ -159,6 +172,7 @@ def spread(results: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
             group: {
                 name: _quartiles(results, lambda result, name=name, group=group: result["groups"][group][name])  # type: ignore[misc]
                 for name in counts
+                if name not in ("first", "last")
             }
             for group, counts in results[0]["groups"].items()
         },

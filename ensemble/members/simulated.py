@@ -86,11 +86,16 @@ class SimulatedMember(Member):
     name = "simulated"
     capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
 
-    def __init__(self, nodes: Nodes, draw: Draw, start: float = 0.0, queues: Collection[str] = ()) -> None:
+    def __init__(
+        self, nodes: Nodes, draw: Draw, start: float = 0.0, queues: Collection[str] = (), lean: bool = False
+    ) -> None:
         """`draw` is asked for a job's fate when it starts. `start` is what the clock shows at first, in seconds.
 
-        Jobs may name the `queues`; they all have the same nodes.
+        Jobs may name the `queues`; they all have the same nodes. A `lean` one leaves out acknowledgements, which tell
+        an engine nothing that the events of a job that cannot become invalid do not.
         """
+        self._lean = lean
+        self._interrupted = False
         self.nodes = nodes
         self._queues = queues
         self._draw = draw
@@ -117,6 +122,8 @@ class SimulatedMember(Member):
         self.most_running = 0
         self.most_nodes = 0
         self.most_cores = 0
+        #: group -> when the first of its jobs started, and the last of them that ran ended
+        self.spans: Dict[str, List[float]] = {}
 
     # ---- the clock
 
@@ -130,21 +137,30 @@ class SimulatedMember(Member):
         return not (self._outbox or self._agenda or self._recovering)
 
     def run(self, until: float = math.inf) -> bool:
-        """Deliver all that happens up to that time, and leave the clock there. False where nothing is left to happen."""
-        while self.step(until):
-            pass
-        if math.isfinite(until):
-            self._now = max(self._now, until)
-        return not self.idle
+        """Deliver all that happens up to that time, and leave the clock there, unless `interrupt` is called.
 
-    def step(self, until: float = math.inf) -> bool:
-        """Deliver one event, or have one thing happen that is due by then. False where there is none."""
+        False where nothing is left to happen by then.
+        """
+        outbox, ensembles = self._outbox, self._ensembles
+        self._interrupted = False
+        while not self._interrupted:
+            if outbox:
+                owner, event = outbox.popleft()
+                if self._deliver is not None and owner.id in ensembles:
+                    self._deliver(owner.id, event)
+            elif not self._move(until):
+                if math.isfinite(until):
+                    self._now = max(self._now, until)
+                return False
+        return True
+
+    def interrupt(self) -> None:
+        """From inside a delivery: have `run` return before the next one."""
+        self._interrupted = True
+
+    def _move(self, until: float) -> bool:
+        """Start what may start, or else have the next thing happen that is due by then. False where there is none."""
         outbox = self._outbox
-        if outbox:
-            owner, event = outbox.popleft()
-            if self._deliver is not None and owner.id in self._ensembles:
-                self._deliver(owner.id, event)
-            return True
         if self._unsettled:
             self._unsettled = False
             self._schedule()
@@ -281,7 +297,8 @@ class SimulatedMember(Member):
             self._event(job, "validate")
             self._event(job, "depend")
             self._event(job, "priority", {"priority": urgency})
-        self._outbox.append((owner, Acknowledged(now, action.key, id)))
+        if not self._lean:
+            self._outbox.append((owner, Acknowledged(now, action.key, id)))
         if urgency:
             heapq.heappush(self._queue, (-urgency, id))
             self._unsettled = True
@@ -309,6 +326,8 @@ class SimulatedMember(Member):
         self.most_running = max(self.most_running, self._running)
         self.most_nodes = max(self.most_nodes, self.nodes.busy)
         self.most_cores = max(self.most_cores, self.nodes.cores - self.nodes.free_cores)
+        if job.act.group not in self.spans:
+            self.spans[job.act.group] = [now, now]
         owner = job.owner
         if "alloc" in owner.events:
             self._event(job, "alloc", {"ranks": _idset(place)})
@@ -361,6 +380,7 @@ class SimulatedMember(Member):
         self.nodes.give(job.place)
         self._unsettled = True
         owner, now, outbox = job.owner, self._now, self._outbox
+        self.spans[job.act.group][1] = now
         outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
         if len(owner.events) > len(BASE_EVENTS):
             self._event(job, "release", _FREED)

@@ -46,8 +46,14 @@ class Nodes:
         #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
         self._heaps: Dict[Pair, List[int]] = {}
         self._members: Dict[Pair, Set[int]] = {}
-        #: keys of the two, most free cores first
-        self._keys: List[Pair] = []
+        #: cores left -> keys of the two, most free GPUs first; and how many nodes have so many left
+        self._keys: Dict[int, List[Pair]] = {}
+        most = max((cores for cores, _ in nodes), default=0)
+        self._with = [0] * (most + 1)
+        #: no node has more left
+        self._top = most
+        for cores, _ in nodes:
+            self._with[cores] += 1
         for rank in range(len(nodes)):
             self._put(rank)
         for heap in self._heaps.values():
@@ -106,13 +112,18 @@ class Nodes:
             self._change(rank, cores, gpus)
 
     def _most_free(self, cores: int, gpus: int) -> Optional[int]:
-        for key in self._keys:
-            if key[0] < cores:
-                return None
-            if key[1] >= gpus:
-                rank = self._first(key)
-                if rank is not None:
-                    return rank
+        count, top = self._with, self._top
+        while top and not count[top]:
+            top -= 1
+        self._top = top
+        for left in range(top, cores - 1, -1):
+            if count[left]:
+                for key in self._keys[left]:
+                    if key[1] < gpus:
+                        break
+                    rank = self._first(key)
+                    if rank is not None:
+                        return rank
         return None
 
     def _first(self, key: Pair) -> Optional[int]:
@@ -163,6 +174,10 @@ class Nodes:
         before, size = self._free[rank], self.sizes[rank]
         now = (before[0] + cores, before[1] + gpus)
         self._free[rank] = now
+        self._with[before[0]] -= 1
+        self._with[now[0]] += 1
+        if now[0] > self._top:
+            self._top = now[0]
         self.free_cores += cores
         self.free_gpus += gpus
         self.busy += (now != size) - (before != size)
@@ -174,8 +189,9 @@ class Nodes:
         if members is None:
             members = self._members[key] = set()
             self._heaps[key] = []
-            self._keys.append(key)
-            self._keys.sort(reverse=True)
+            keys = self._keys.setdefault(key[0], [])
+            keys.append(key)
+            keys.sort(reverse=True)
         if rank not in members:
             members.add(rank)
             heapq.heappush(self._heaps[key], rank)

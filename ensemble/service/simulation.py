@@ -97,7 +97,7 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues)
+        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
         self.feeding = Feeding()
         self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
         #: events taken in
@@ -145,22 +145,21 @@ class Simulation:
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
-        step, until = member.step, setting.until
         while engine.final is None:
             if self._calls:
                 self._call(self._calls.popleft())
-            elif not step(until):
-                self.stopped = STALLED if member.idle else CUT
-                return
             elif self._quiet > MOST_QUIET:
                 self.stopped = ENDLESS
                 return
-
-    def _deliver(self, ensemble: str, event: Event) -> None:
-        self.feed(event)
+            elif not member.run(setting.until):
+                self.stopped = STALLED if member.idle else CUT
+                return
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""
+        self._deliver(_ID, event)
+
+    def _deliver(self, ensemble: str, event: Event) -> None:
         engine = self.engine
         kind = type(event)
         about = None
@@ -198,6 +197,8 @@ class Simulation:
                     known = self.firings[rule] = Firings()
                 known.times.append(engine.t)
                 self.feeding.fired(rule, causes)
+        if engine.final is not None or self._calls or self._quiet > MOST_QUIET:
+            self.member.interrupt()
         if rows and self._store is not None:
             self._store.commit(_ID, Commit(self.events, [], [], [], rows), lambda error: None)
         if engine.wanted_events is not self._wanted:
@@ -337,7 +338,11 @@ class Simulation:
             "seed": self._setting.seed,
             "makespan": span,
             "jobs": {name: sum(count[name] for count in counts.values()) for name in SHOWN},
-            "groups": {group: {name: count[name] for name in SHOWN} for group, count in counts.items()},
+            "groups": {
+                group: {**{name: count[name] for name in SHOWN}, **self._span(group)} for group, count in counts.items()
+            },
+            # groups by the start of their first jobs
+            "order": list(member.spans),
             "utilisation": {
                 "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
                 "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
@@ -349,6 +354,11 @@ class Simulation:
             "loops": self.feeding.loops(),
             "events": self.events,
         }
+
+    def _span(self, group: str) -> Dict[str, Optional[float]]:
+        """When the first of the group's jobs started, and the last of them that ran ended."""
+        first, last = self.member.spans.get(group, (None, None))
+        return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:
         firings = self.firings.get(rule.id)

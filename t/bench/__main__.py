@@ -18,12 +18,14 @@ import traceback
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from t.bench import alone
+from t.bench import alone, simulate
 from t.bench.figures import progress, skip
 from t.conftest import why_no_flux
 
 TOP = Path(__file__).resolve().parents[2]
 ALONE = {"engine": alone.engine, "rules": alone.rules, "memory": alone.memory, "path": alone.path}
+#: those that take minutes whatever the repetitions
+LONG = {"simulate": simulate.simulate}
 #: in the order in which they run
 INSIDE = ("start", "reaction", "fan-out", "bag", "tax", "kvs", "storm")
 #: jobs, where nobody says how many
@@ -33,7 +35,7 @@ SIZES: Dict[str, Tuple[int, ...]] = {
     "storm": (10_000,),
     "recovery": (1000, 10_000, 100_000),
 }
-NAMES = (*ALONE, *INSIDE, "recovery")
+NAMES = (*ALONE, *LONG, *INSIDE, "recovery")
 
 
 def main() -> int:
@@ -55,10 +57,10 @@ def main() -> int:
     if args.inside:
         return _inside(names, args.repetitions, args.jobs)
     failed = 0
-    for name in ALONE:
+    for name, call in {**ALONE, **LONG}.items():
         if name in names:
             progress(name)
-            failed += _guarded(lambda name=name: ALONE[name](args.repetitions))  # type: ignore[misc]
+            failed += _guarded(lambda call=call: call(args.repetitions))  # type: ignore[misc]
     failed = max(failed, _with_flux([name for name in INSIDE if name in names], args))
     if "recovery" in names:
         for jobs in [args.jobs] if args.jobs else SIZES["recovery"]:

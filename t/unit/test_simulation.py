@@ -53,7 +53,7 @@ class Run:
         ]
 
     def counts(self, group: str) -> Dict[str, int]:
-        return {name: n for name, n in self.result["groups"][group].items() if n}
+        return {name: n for name, n in self.result["groups"][group].items() if n and name not in ("first", "last")}
 
 
 def file(
