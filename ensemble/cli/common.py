@@ -167,7 +167,7 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> List[str]
 
 
 def _numeric(cell: Any) -> bool:
-    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"-|[-+]?\d[\d.e+-]*[smhd]?", str(cell)))
+    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"-|[-+]?\d[\d.e+-]*[smhd%]?", str(cell)))
 
 
 def number(value: Optional[float]) -> str:

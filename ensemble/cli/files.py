@@ -12,14 +12,18 @@ from typing import Any, Dict, List, Tuple
 
 from ensemble.cli.common import clean, columns, hint, load, out, out_json
 from ensemble.errors import SpecError, UsageError
+from ensemble.spec import writing
 from ensemble.spec.faults import Fault, nearest
 
 
 def validate(args: Namespace) -> int:
     """`validate FILE`: 0 if it may run, 2 with all faults if not."""
     if args.json:
-        return _validate_json(args.file)
+        return _validate_json(args.file, args.expand)
     loaded = load(args.file)
+    if args.expand:
+        sys.stdout.write(writing.text(loaded.written.root))
+        return 0
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
     spec = loaded.spec
@@ -29,11 +33,15 @@ def validate(args: Namespace) -> int:
     return 0
 
 
-def _validate_json(path: str) -> int:
+def _validate_json(path: str, expand: bool) -> int:
     faults: Tuple[Fault, ...] = ()
     warnings: Tuple[Fault, ...] = ()
+    expanded = {}
     try:
-        warnings = load(path).warnings
+        loaded = load(path)
+        warnings = loaded.warnings
+        if expand:
+            expanded = {"expanded": writing.text(loaded.written.root)}
     except SpecError as exc:
         faults = exc.faults
     out_json(
@@ -42,6 +50,7 @@ def _validate_json(path: str) -> int:
             "valid": not faults,
             "faults": [_fault(fault) for fault in faults],
             "warnings": [_fault(fault) for fault in warnings],
+            **expanded,
         }
     )
     return 2 if faults else 0

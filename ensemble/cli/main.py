@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("ids", metavar="ID", nargs="*", help="remove these (without: all but halted ones)")
     purge.add_argument("--older-than", metavar="DURATION", help="only those that ended so long ago, as 7d")
     purge.add_argument("--keep", type=_count, default=0, metavar="N", help="not the N that ended last")
-    verb("validate", json).add_argument("file", metavar="FILE")
+    validate = verb("validate", json)
+    validate.add_argument("file", metavar="FILE")
+    validate.add_argument("--expand", action="store_true", help="print the file with its algorithms as plain rules")
     simulate = verb("simulate", json, member, table)
     simulate.add_argument("file", metavar="FILE")
     simulate.add_argument(

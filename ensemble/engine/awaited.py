@@ -31,6 +31,7 @@ _WORDS = {
     "idle": "nothing to be active",
     "heartbeat": "its next heartbeat",
     "timer": "its timer",
+    "enabled": "being enabled",
 }
 
 

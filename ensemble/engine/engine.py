@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, ending, life, reports, resources, signals
+from ensemble.engine import acting, asking, calls, enabling, ending, life, reports, resources, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -215,6 +215,7 @@ class Engine:
         for rule in self.book.rules:
             self._wind(rule)
         resources.look(self)
+        enabling.begin(self)
         self.occur("start")
 
     def want(self) -> None:
@@ -237,6 +238,7 @@ class Engine:
             self.occasion(rule, Occasion("start"))
         elif rule.rule.when is not None and rule.rule.trigger == "metric":
             self.tally.due.add(rule.number)
+        enabling.joined(self, rule)
 
     def _wind(self, rule: RuleState) -> None:
         if rule.rule.trigger == "timer":
@@ -462,8 +464,7 @@ class Engine:
             return
         value = None
         try:
-            assert rule.metric is not None
-            value = self.values.metric(rule.metric)
+            value = None if rule.metric is None else self.values.metric(rule.metric)
             occasion = self.values.due(rule, value)
         except Exception as exc:
             rule.looked = (self.t, FAILED, None, value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
-from ensemble.engine import resources
+from ensemble.engine import enabling, resources
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RuleError
 from ensemble.spec import arithmetic
@@ -46,7 +46,10 @@ class Values:
         return Moment(self, occasion)
 
     def due(self, rule: RuleState, value: Any) -> Optional[Occasion]:
-        """The occasion of a rule whose metric has that value, None if its condition does not hold."""
+        """The occasion of a rule whose metric has that value, or that was enabled, None if its condition does not hold."""
+        if rule.metric is None:
+            occasion = enabling.occasion(rule)
+            return occasion if self.holds(rule, occasion) else None
         condition = rule.condition
         if isinstance(condition, Expression):
             if not condition.holds(Moment(self, Occasion("", value=value))):
@@ -141,7 +144,9 @@ class Moment:
 
 
 def told(rule: RuleState, value: Any) -> str:
-    """The text of an occasion of a rule on a metric: its path and its value."""
+    """The text of an occasion of a rule on a metric, its path and its value, or of one that was enabled."""
+    if rule.metric is None:
+        return enabling.occasion(rule).text
     return str(rule.metric) if value is None else f"{rule.metric} = {shown(value)}"
 
 

@@ -361,3 +361,11 @@ class FluxMember(Member):
 
 def _connect(uri: Optional[str]) -> flux.Flux:
     return flux.Flux(uri) if uri else flux.Flux()
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ensemble.members.flux_watch import main
+
+    sys.exit(main())

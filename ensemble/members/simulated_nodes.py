@@ -40,8 +40,11 @@ class Nodes:
         self.gpus = sum(gpus for _, gpus in nodes)
         self.free_cores = self.cores
         self.free_gpus = self.gpus
-        #: nodes of which something is taken
+        #: nodes of which something is taken, and cores that are
         self.busy = 0
+        self.used_cores = 0
+        #: ranks that are down
+        self.down: Set[int] = set()
         self._free: List[Pair] = list(nodes)
         #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
         self._heaps: Dict[Pair, List[int]] = {}
@@ -104,12 +107,28 @@ class Nodes:
             placement = found
         for rank, of_cores, of_gpus in placement:
             self._change(rank, -of_cores, -of_gpus)
+            self.used_cores += of_cores
         return placement
 
     def give(self, placement: Placement) -> None:
         """A job's part is free again."""
         for rank, cores, gpus in placement:
             self._change(rank, cores, gpus)
+            self.used_cores -= cores
+
+    def lose(self, rank: int) -> None:
+        """The node goes down; nothing of it is taken any more."""
+        cores, gpus = self.sizes[rank]
+        self.down.add(rank)
+        self._change(rank, -cores, -gpus)
+        self.busy -= 1
+
+    def regain(self, rank: int) -> None:
+        """The node is up again."""
+        cores, gpus = self.sizes[rank]
+        self.down.discard(rank)
+        self.busy += 1
+        self._change(rank, cores, gpus)
 
     def _most_free(self, cores: int, gpus: int) -> Optional[int]:
         count, top = self._with, self._top

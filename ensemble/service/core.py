@@ -203,9 +203,10 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
+            loaded = load(request.text, request.file, Beside(request.files), self._member.capabilities)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        spec = loaded.spec
         seeds = sampling.draw(spec, secrets.randbelow)
         spec = sampling.seeded(spec, seeds)
         id = self._new_id()
@@ -222,7 +223,8 @@ class Service:
             "name": spec.name,
             "file": request.file,
             "text": request.text,
-            "files": request.files,
+            # those that it names, and what algorithms stand for: a later release might expand them otherwise
+            "files": loaded.files,
             "seeds": seeds,
             "sampler": sampler(spec),
             "submitter": request.submitter.model_dump(),
@@ -240,7 +242,7 @@ class Service:
                 return
             self._stored[id] = Stored(id, given)
             self._running[id] = running
-            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in warnings]})
+            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in loaded.warnings]})
             running.announce(spec.name, request.file)
             running.feed(Begin(given["t_submit"]))
 
@@ -264,6 +266,9 @@ class Service:
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
         active.sort(key=_by_submission)
+        if running is not None:
+            # they have left the engine, and those who read the store do not find them yet
+            active = [*running.leaving_rows(), *active]
         ended = self._store.row_count(stored.id)
         if request.group is None and ended > _ROWS:
             # too many to read them all for one page of them

@@ -45,7 +45,7 @@ from ensemble.service.running import SHOWN
 from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
-from ensemble.spec.simulate import Sent
+from ensemble.spec.simulate import Outage, Sent
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -53,6 +53,8 @@ MOST_QUIET = 100_000
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
+#: timers, by the first part of their names, that come again and again, or that what has just happened sets
+_REPEATED = {"heartbeat", "every", "cooldown", *_AT_ONCE}
 _ID = "simulated"
 #: objects made between two looks for garbage: there are few cycles, and many jobs
 _GARBAGE = 200_000
@@ -79,6 +81,7 @@ class Setting(NamedTuple):
     #: seconds after which the run is cut off
     until: float = math.inf
     signals: Sequence[Sent] = ()
+    outages: Sequence[Outage] = ()
     #: where functions come from: the file as the user named it, and where the user stands
     file: str = ""
     submitter: Optional[Submitter] = None
@@ -139,21 +142,38 @@ class Simulation:
 
     def _run(self) -> None:
         engine, member, setting = self.engine, self.member, self._setting
+        # what is down from the first moment on is not there to go down
+        member.lose([rank for outage in setting.outages if not outage.at for rank in outage.ranks])
         member.open(_ID, engine.spec, setting.submitter or Submitter(), engine.wanted_events)
         member.start(self._deliver)
         for number, sent in enumerate(setting.signals):
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
+        for outage in setting.outages:
+            if outage.at:
+                member.call_at(outage.at, lambda outage=outage: member.lose(outage.ranks))  # type: ignore[misc]
+            if outage.duration is not None:
+                member.call_at(outage.at + outage.duration, lambda outage=outage: member.regain(outage.ranks))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
         while engine.final is None:
             if self._calls:
                 self._call(self._calls.popleft())
             elif self._quiet > MOST_QUIET:
-                self.stopped = ENDLESS
-                return
+                if self._beats_only():
+                    self.stopped = ENDLESS
+                    return
+                self._quiet = 0
             elif not member.run(setting.until):
                 self.stopped = STALLED if member.idle else CUT
                 return
+
+    def _beats_only(self) -> bool:
+        """Does nothing run, and is nothing set that comes once, so that all that is left are heartbeats?"""
+        kinds = {name.partition(":")[0] for name in self.engine.timers}
+        setting = self._setting
+        times = [*(sent.at for sent in setting.signals), *(outage.at for outage in setting.outages)]
+        coming = any(at > self.member.clock() for at in times)
+        return not (self.member.running or coming or kinds - _REPEATED)
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""
