@@ -136,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("--keep", type=_count, default=0, metavar="N", help="not the N that ended last")
     validate = verb("validate", json)
     validate.add_argument("file", metavar="FILE")
+    validate.add_argument(
+        "--no-instance", action="store_true", help="do not hold the file against the running Flux instance"
+    )
     validate.add_argument("--expand", action="store_true", help="print the file with its algorithms as plain rules")
     simulate = verb("simulate", json, member, table)
     simulate.add_argument("file", metavar="FILE")

@@ -18,10 +18,21 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import abilities, advice, algorithms, check, custom, parameters, sampling, simulate_check
+from ensemble.spec import (
+    abilities,
+    advice,
+    algorithms,
+    check,
+    custom,
+    machine,
+    parameters,
+    sampling,
+    simulate_check,
+)
 from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
+from ensemble.spec.machine import Machine
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
@@ -44,11 +55,16 @@ class Loaded(NamedTuple):
 
 
 def load(
-    text: Union[str, bytes], file: str, beside: Optional[Beside] = None, can: Optional[Collection[str]] = BUILT_IN
+    text: Union[str, bytes],
+    file: str,
+    beside: Optional[Beside] = None,
+    can: Optional[Collection[str]] = BUILT_IN,
+    instance: Optional[Machine] = None,
 ) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    `beside` has the files that it names, `can` the actions that the queue can do (None: do not look). Raises SpecError with every fault, in file order.
+    `beside` has the files that it names, `can` the actions that the queue can do (None: do not look), `instance` the nodes
+    and queues that it is held against (None: none). Raises SpecError with every fault, in file order.
     """
     beside = beside or Beside()
     characters, report = decode(text, file)
@@ -66,14 +82,16 @@ def load(
         advice.advise(spec, root, report)
         if can is not None:
             abilities.check(spec, root, report, can)
+        if instance is not None:
+            machine.check(spec, root, report, instance)
     if report.faults or spec is None:
-        raise SpecError(report.faults)
+        raise SpecError(report.faults, report.warnings)
     if spec.steered:
         spec._tree = Tree(root)
     return Loaded(spec, report.warnings, dict(beside.read), Tree(shape.written))
 
 
-def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
+def load_file(path: Union[str, os.PathLike[str]], instance: Optional[Machine] = None) -> Loaded:
     """As `load`, of the file at that path.
 
     Raises UsageError where there is no plain file that can be read, and SpecError.
@@ -100,7 +118,7 @@ def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
     finally:
         os.close(fd)
-    return load(text, name, Folder(os.path.dirname(name)))
+    return load(text, name, Folder(os.path.dirname(name)), instance=instance)
 
 
 def _read(fd: int) -> bytes:
