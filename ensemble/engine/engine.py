@@ -394,6 +394,8 @@ class Engine:
         elif event.name == "pause" and self.ending is None:
             self.paused = True
             self.state_record()
+        elif event.name == "resize" and self.ending is None:
+            resources.resize_by(self, int(event.data["by"]), Cause(None, 0, "asked for by an operator"))
         elif event.name == "cancel":
             ending.end(self, "cancelled", "cancelled by the user")
             self.closed = True

@@ -36,6 +36,7 @@ from ensemble.service.payloads import (
     Nothing,
     Purge,
     Put,
+    Resize,
     Resume,
     Signal,
     Since,
@@ -342,6 +343,17 @@ class Service:
             if not reason.startswith(IN_DOUBT):
                 raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_resize(self, payload: Any, reply: Reply) -> None:
+        request = parse(Resize, payload)
+        if not request.by:
+            raise BadRequest("a queue that is to change its size does so by one node or more")
+        name = "grow" if request.by > 0 else "shrink"
+        if name not in self._member.capabilities:
+            raise ServiceError(
+                f"the queue '{self._member.name}' has no way to {name}, so nothing was done", errno.EOPNOTSUPP
+            )
+        self._command(request.id, "resize", {"by": request.by}, reply)
 
     def _on_purge(self, payload: Any, reply: Reply) -> None:
         self._may_act()

@@ -71,6 +71,10 @@ class Resume(Id):
     limits: Dict[str, Any] = Field(default_factory=dict)
 
 
+class Resize(Id):
+    by: int = Field(ge=-1_000_000, le=1_000_000)
+
+
 class Purge(_Payload):
     ids: List[str] = Field(default_factory=list, max_length=_MOST)
     older_than: Optional[float] = Field(None, ge=0)

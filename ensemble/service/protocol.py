@@ -30,6 +30,8 @@ events  {id: ID, after?: 0, max?: 1000} -> {events: [EVENT, ...], last, given, e
 cancel  {id: ID} -> {id, state}
 pause   {id: ID} -> {id, state}
 resume  {id: ID, limits?: {NAME: value}} -> {id, state}
+resize  {id: ID, by: N} -> {id, state}
+        Has the ensemble's queue grow by N nodes, or shrink where N is negative. EOPNOTSUPP: it has no way to.
 purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
         Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
         those that ended less than `older_than` seconds ago and the `keep` that ended last.
@@ -106,6 +108,7 @@ ENDPOINTS = (
     "cancel",
     "pause",
     "resume",
+    "resize",
     "purge",
     "put",
     "signal",

@@ -69,6 +69,7 @@ MALFORMED: Dict[str, List[Any]] = {
     "cancel": [{"ids": "chain"}],
     "pause": [{"id": ["chain"]}],
     "resume": [{"id": "chain", "limits": []}, {"id": "chain", "limits": 5}],
+    "resize": [{}, {"id": "chain"}, {"id": "chain", "by": 1.5}, {"id": "chain", "by": "2"}, {"id": "chain", "by": 10**9}],
     "list": [[], {"all": True}],
     "put": [{}, {"key": "k", "values": {"x": 1}}, {"key": "k", "values": {}, "token": "t"}],
     "signal": [{"id": "chain"}, {"id": "chain", "name": "x", "data": [1]}],
