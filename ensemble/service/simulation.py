@@ -51,6 +51,8 @@ from ensemble.spec.simulate import Outage, Sent
 MOST_QUIET = 100_000
 #: states that only a simulation can end in: nothing will happen, the same would happen for ever, time is up
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
+#: lines of the log that are kept from the begin, and from the end
+LINES = 8
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
 #: timers, by the first part of their names, that come again and again, or that what has just happened sets
@@ -107,8 +109,10 @@ class Simulation:
         self.events = 0
         #: STALLED, ENDLESS or CUT, where the engine came to no end of its own
         self.stopped: Optional[str] = None
-        #: lines of errors and of the rules' log, the first ones
+        #: lines of errors and of the rules' log: the first ones, the last ones of the others, and how many there were
         self.lines: List[Record] = []
+        self.last_lines: Deque[Record] = deque(maxlen=LINES)
+        self.said = 0
         self._quiet = 0
         self._timers: Dict[str, Timer] = {}
         #: timer that runs out at once -> what set it
@@ -272,8 +276,8 @@ class Simulation:
         return "" if job is None else job.group
 
     def _line(self, record: Record) -> None:
-        if len(self.lines) < 1000:
-            self.lines.append(record)
+        self.said += 1
+        (self.lines if len(self.lines) < LINES else self.last_lines).append(record)
 
     # ---- functions
 
@@ -348,7 +352,7 @@ class Simulation:
     def result(self) -> Dict[str, Any]:
         """All of it as JSON-able data; times are seconds from the start."""
         engine, member = self.engine, self.member
-        span = (engine.t_end if engine.t_end is not None else engine.t) - (engine.t_begin or 0.0)
+        span = (engine.t_end if engine.t_end is not None else member.clock()) - (engine.t_begin or 0.0)
         node_seconds, core_seconds = member.used()
         counts = engine.tally.counts
         nodes = member.nodes
