@@ -62,15 +62,6 @@ _ID = "simulated"
 _GARBAGE = 200_000
 
 
-class Firings:
-    """When a rule fired, in seconds from the start."""
-
-    __slots__ = ("times",)
-
-    def __init__(self) -> None:
-        self.times = array("d")
-
-
 class Setting(NamedTuple):
     """What a run is given beside its spec."""
 
@@ -104,7 +95,8 @@ class Simulation:
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
         self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
         self.feeding = Feeding()
-        self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
+        #: rule's id -> when it fired, in seconds from the start
+        self.firings: Dict[str, array[float]] = {rule.id: array("d") for rule in spec.rules}
         #: events taken in
         self.events = 0
         #: STALLED, ENDLESS or CUT, where the engine came to no end of its own
@@ -216,10 +208,9 @@ class Simulation:
         if fired:
             causes = self._causes(event, about)
             for rule in fired:
-                known = self.firings.get(rule)
-                if known is None:
-                    known = self.firings[rule] = Firings()
-                known.times.append(engine.t)
+                if rule not in self.firings:
+                    self.firings[rule] = array("d")
+                self.firings[rule].append(engine.t)
                 self.feeding.fired(rule, causes)
         if engine.final is not None or self._calls or self._quiet > MOST_QUIET:
             self.member.interrupt()
@@ -385,8 +376,7 @@ class Simulation:
         return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:
-        firings = self.firings.get(rule.id)
-        times = firings.times if firings is not None else array("d")
+        times = self.firings.get(rule.id, array("d"))
         return {
             "id": rule.id,
             "trigger": rule.rule.trigger,
