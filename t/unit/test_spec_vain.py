@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ensemble.errors import SpecError
 from ensemble.spec.load import load, load_file
+from t.unit.test_ranges import CONDITIONS
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -236,3 +240,26 @@ def test_a_thousand_warnings_crowd_out_no_fault_and_are_counted() -> None:
     warnings = load(text, "f.yaml").warnings
     assert len(warnings) == 101
     assert warnings[-1].message == "and 1400 more warnings from here on"
+
+
+PATHS = ["var.n", "var.phase", "var.none", "count.sim.success", "n.one.duration", "std.one.duration", "ensemble.active",
+         "nodes.free", "event.job.exit_code", "event.job.cause", "event.group", "event.job.params.x", "min.sim.loss"]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), CONDITIONS, st.sampled_from(["job-finish", "job-success, name: one", "job-fail, name: sim"]))
+def test_no_condition_is_too_much_for_the_analysis(data: Any, condition: str, trigger: str) -> None:
+    for name in ("var.a", "var.b", "var.c"):
+        condition = condition.replace(name, data.draw(st.sampled_from(PATHS)))
+    value = condition.replace("'", "''")
+    text = (
+        FILE
+        + f"- {{trigger: {trigger}, when: '{value}', actions: [{{name: set, label: n, value: '{value}'}}, {{name: submit, label: one, count: '{value}'}}]}}\n"
+    )
+    try:
+        found = load(text, "f.yaml").warnings
+    except SpecError as exc:
+        found = exc.faults
+    for one in found:
+        assert one.message.isprintable()
+        assert 1 <= one.column <= len(text.splitlines()[one.line - 1]) + 1
