@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import pytest
 
 from ensemble.engine.events import Counted, Report, Signal, TimerExpired, from_json, to_json
-from ensemble.engine.rehearsal import Fired, Recorded, Rehearsal
+from ensemble.engine.recorded import Fired, Recorded
+from ensemble.engine.rehearsal import Rehearsal
 from ensemble.spec.models import Spec
 from t.engine.harness import EXIT1, OK, T0, Plan, World, act, make_spec, rule
 
@@ -343,45 +344,6 @@ def test_a_queue_that_was_not_counted_keeps_nothing_waiting() -> None:
     counted.feed(Counted(counted.t, {"nodes": {"free": 4}}))
     again = rehearse(counted, other(rule("metric", act("log", value="x"), id="it", name="nodes.free", when="> 0")))
     assert len(times(again.firings.all, "it")) == 1
-
-
-FUNCTION = "def more(metrics):\n    return None\n"
-
-
-def answering(*answers: Any) -> Dict[str, Any]:
-    left = list(answers)
-    return {"more": lambda request: {"answer": left.pop(0)}}
-
-
-def test_functions_are_not_called() -> None:
-    asks = rule("job-success", act("custom", "more"), id="ask", name="a", repetitions="unlimited")
-    spec = make_spec([START, asks], [{"name": "a", "count": 3}], custom=FUNCTION)
-    said = [[{"action": {"name": "submit", "label": "a", "count": 1}}]] + [[]] * 9
-    world = World(spec, {"a": Plan()}, checks=False, functions=answering(*said)).run()
-    assert world.counts()["success"] == 4
-    same = rehearse(world, spec)
-    assert same.answered == {"more": 4}
-    assert same.not_called == {}
-    assert times(same.firings.all, "ask") == times(same.recorded.firings.all, "ask")
-    assert same.would == {"a": 4}
-    elsewhere = make_spec([START, {**asks, "trigger": "job-start"}], [{"name": "a", "count": 3}], custom=FUNCTION)
-    found = rehearse(world, elsewhere)
-    assert found.not_called == {"more": 4}
-    assert found.answered == {}
-    assert did(found.firings.all, "ask") == [["call more (not called)"]] * 4
-    changed = make_spec([START, asks], [{"name": "a", "count": 3}], custom=FUNCTION + "\n# another\n")
-    assert rehearse(world, changed).not_called == {"more": 4}
-
-
-def test_points_that_a_function_says_are_not_known() -> None:
-    world = run()
-    jobs = [{"name": "a", "count": 3}, {"name": "p", "command": "x {x}", "parameters": {"custom": "more"}}]
-    found = rehearse(
-        world, other(rule("job-success", act("submit", "p"), id="it", name="a"), jobs=jobs, custom=FUNCTION)
-    )
-    assert found.unknown == {"p": 1}
-    assert found.not_called == {"more": 1}
-    assert did(found.firings.all, "it") == [["submit p, as many as more would have said points"]]
 
 
 def test_points_are_counted() -> None:
