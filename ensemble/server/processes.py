@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -164,8 +165,7 @@ class Processes(Queue):
         if started and "start" not in about["told"]:
             about["told"].add("start")
             self._tell(id, "start", {}, started["t"])
-        keeper = about["keeper"]
-        if keeper is not None and keeper.poll() is not None and not ended:
+        if not ended and _kept_no_more(folder, about["keeper"]):
             ended = _read(folder / "end")
             if not ended:
                 note = "the process that kept the job has died"
@@ -188,10 +188,16 @@ class Processes(Queue):
 
 def keep(folder: Path) -> int:
     """Run the job in that folder, unless it was begun before."""
+    own = folder / f"begun.{os.getpid()}"
+    lock = os.open(own, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    # held as long as we live; it is there under its name only with the lock
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        os.close(os.open(folder / "begun", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.link(own, folder / "begun")
     except FileExistsError:
         return 0
+    finally:
+        own.unlink()
     about = _read(folder / "job.json")
     if (folder / "cancel").exists():
         _write(folder / "end", {"t": time.time(), "status": 15})
@@ -246,6 +252,22 @@ def _wait(folder: Path, about: Dict[str, Any], children: List[subprocess.Popen[b
     # as the Flux shell does: death by signal N is the exit code 128 + N
     codes = [128 - child.returncode if child.returncode < 0 else child.returncode for child in children]
     return max(codes, default=0) << 8
+
+
+def _kept_no_more(folder: Path, keeper: Optional[subprocess.Popen[bytes]]) -> bool:
+    """Was the job begun, and has its keeper ended?"""
+    gone = keeper is not None and keeper.poll() is not None
+    try:
+        lock = os.open(folder / "begun", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return gone
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _signal(started: Dict[str, Any], number: int) -> None:
