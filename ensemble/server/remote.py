@@ -21,19 +21,21 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import secrets
 import sqlite3
 import sys
 import threading
 import time
 import traceback
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import grpc
 
+from ensemble.server.journal import Journal
+from ensemble.server.queues import Queue, Refused, Tell, Unsure
 from ensemble.server.wire import MEMBERS, Stub, message
+
+__all__ = ["Queue", "Refused", "RemoteMember", "Tell", "Unsure"]
 
 #: seconds before the line is opened again: at first, at most
 _RETRY = (0.2, 10.0)
@@ -54,75 +56,6 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.max_receive_message_length", 64 << 20),
 ]
-
-_TABLES = """
-create table if not exists kept (name text primary key, value text not null) without rowid;
-create table if not exists actions (id text primary key, answer integer) without rowid;
-create table if not exists jobs (key text primary key, ensemble text not null, id integer unique, job text not null,
-                                 state text not null, over integer) without rowid;
-create table if not exists seen (id integer, name text, primary key (id, name)) without rowid;
-create table if not exists events (seq integer primary key, event blob not null);
-"""
-
-#: what a queue tells: id of the job, name of the event (RFC 21), its context, and when (seconds since the epoch)
-Tell = Callable[..., None]
-
-
-class Refused(Exception):
-    """A queue will not have a job; the sentence says why. Nothing has become of it."""
-
-
-class Unsure(Exception):
-    """A queue cannot tell whether it has a job of some key; the sentence says why."""
-
-
-class Queue(ABC):
-    """What a third party writes. All methods but `start` are called from one thread, and may take a while."""
-
-    #: what it can do, of submit, cancel, kill, urgency
-    capabilities: Tuple[str, ...] = ("submit", "cancel", "kill")
-
-    @abstractmethod
-    def start(self, tell: Tell) -> None:
-        """From now on `tell(id, name, context={}, t=None)` may be called, from any thread, and never blocks.
-
-        Of each job the events `start`, `finish` (context: `status`, as of wait(2)) and `clean` are told, and
-        `exception` (`type`, `severity`, `note`) for what befell it; `submit` is told by the member itself.
-        """
-
-    @abstractmethod
-    def submit(self, job: Any) -> int:
-        """Have this job (`Job` of members.proto) run; returns its id: a positive number that no other job ever had.
-
-        Raises Refused. Keep `job.key` with it: that is what `find` looks for.
-        """
-
-    @abstractmethod
-    def find(self, key: str) -> Optional[int]:
-        """The id of the job of that key, None where there certainly is none. Raises Unsure."""
-
-    @abstractmethod
-    def follow(self, id: int, key: str) -> bool:
-        """Tell again of a job of an earlier process, all events or the new ones. False where it is there no more."""
-
-    @abstractmethod
-    def cancel(self, id: int) -> Optional[str]:
-        """End the job, pending or running; None, or why it cannot be. An `exception` of type cancel is told too."""
-
-    def kill(self, id: int, signal: int) -> Optional[str]:
-        """Send a signal to all of its processes; None, or why it cannot be."""
-        return "this queue sends no signals"
-
-    def urgency(self, id: int, value: int) -> Optional[str]:
-        """Change the urgency, 0 to 31, of a pending job; None, or why it cannot be."""
-        return "this queue knows no urgency"
-
-    def counts(self) -> Dict[str, Any]:
-        """`nodes`, `cores` (each with up, down, free, allocated) and `queue` (pending, running), as far as known."""
-        return {}
-
-    def stop(self) -> None:  # noqa: B027 - some hold nothing
-        """Release what is held. Jobs go on where the queue outlives this process."""
 
 
 class RemoteMember:
@@ -151,8 +84,7 @@ class RemoteMember:
         self._line: Optional[queue.Queue[Any]] = None
         self._stopped = threading.Event()
         self._db: sqlite3.Connection
-        self._seq = 0
-        self._identity = ""
+        self._journal: Journal
         self._failure: Optional[str] = None
         self._ready = threading.Event()
         self._call: Any = None
@@ -201,7 +133,11 @@ class RemoteMember:
         line: queue.Queue[Any] = queue.Queue()
         line.put(
             _FromMember(
-                register={"name": self._name, "identity": self._identity, "capabilities": self._queue.capabilities}
+                register={
+                    "name": self._name,
+                    "identity": self._journal.identity,
+                    "capabilities": self._queue.capabilities,
+                }
             )
         )
         self._call = Stub(channel, MEMBERS).Attach(iter(line.get, None), metadata=self._metadata)
@@ -226,7 +162,8 @@ class RemoteMember:
 
     def _work(self) -> None:
         try:
-            self._open_journal()
+            self._journal = Journal(self._folder)
+            self._db = self._journal.db
             self._queue.start(self._tell)
             self._take_up()
         except Exception as exc:
@@ -261,32 +198,6 @@ class RemoteMember:
         self._failure = traceback.format_exc()
         self.stop()
 
-    def _open_journal(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._db = sqlite3.connect(self._folder / "member.db", isolation_level=None)
-        self._db.execute("pragma journal_mode=wal")
-        self._db.execute("pragma synchronous=full")
-        # one process at a time: the lock is held as long as this one lives
-        self._db.execute("pragma locking_mode=exclusive")
-        with self._step():
-            for table in _TABLES.split(";"):
-                self._db.execute(table)
-            self._db.execute("insert or ignore into kept values ('identity', ?)", (secrets.token_hex(16),))
-            self._db.execute("insert or ignore into kept values ('seq', '0')")
-        kept = dict(self._db.execute("select name, value from kept"))
-        self._identity, self._seq = kept["identity"], int(kept["seq"])
-
-    @contextlib.contextmanager
-    def _step(self) -> Iterator[None]:
-        """All that is written in the block, or nothing."""
-        self._db.execute("begin immediate")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
-
     def _take_up(self) -> None:
         """What an earlier process began."""
         for key, ensemble, id, job, state in list(
@@ -317,8 +228,8 @@ class RemoteMember:
 
     def _on_line(self, line: queue.Queue[Any]) -> None:
         """A new line: all that is not acknowledged goes over it first."""
-        for (event,) in self._db.execute("select event from events order by seq"):
-            line.put(_FromMember(event=message("MemberEvent").FromString(event)))
+        for event in self._journal.events():
+            line.put(_FromMember(event=event))
         self._line = line
         self._log(f"{self._name}: attached to {self._target}")
 
@@ -327,24 +238,19 @@ class RemoteMember:
             self._line = None
 
     def _on_acknowledged(self, seq: int) -> None:
-        with self._step():
-            self._db.execute("delete from events where seq <= ?", (seq,))
-            self._db.execute("delete from actions where answer <= ?", (seq,))
-            for key, id in list(self._db.execute("select key, id from jobs where over <= ?", (seq,))):
-                self._db.execute("delete from jobs where key = ?", (key,))
-                self._db.execute("delete from seen where id = ?", (id,))
+        self._journal.acknowledged(seq)
 
     def _on_news(self, news: Tuple[int, str, Dict[str, Any], float]) -> None:
         id, name, context, t = news
-        row = self._db.execute("select key, ensemble from jobs where id = ? and over is null", (id,)).fetchone()
+        row = self._journal.one("select key, ensemble from jobs where id = ? and over is null", id)
         if row is None:
             return
-        with self._step():
+        with self._journal.step():
             if name in _ONCE:
-                if self._db.execute("select 1 from seen where id = ? and name = ?", (id, name)).fetchone():
+                if self._journal.one("select 1 from seen where id = ? and name = ?", id, name):
                     return
                 self._db.execute("insert into seen values (?, ?)", (id, name))
-            event = self._event(row[1], t=t, job={"id": id, "name": name, "context": json.dumps(context)})
+            event = self._journal.event(row[1], t=t, job={"id": id, "name": name, "context": json.dumps(context)})
             if name in ("clean", "invalidate"):
                 self._db.execute("update jobs set over = ? where id = ?", (event.seq, id))
         self._ship(event)
@@ -353,8 +259,8 @@ class RemoteMember:
         what = action.WhichOneof("what")
         if what is None:
             return
-        with self._step():
-            done = self._db.execute("select 1 from actions where id = ?", (action.id,)).fetchone()
+        with self._journal.step():
+            done = self._journal.one("select 1 from actions where id = ?", action.id)
             if done is None:
                 self._db.execute("insert into actions values (?, null)", (action.id,))
         given = getattr(action, what)
@@ -372,7 +278,7 @@ class RemoteMember:
 
     def _repeat(self, action: Any, what: str, given: Any) -> None:
         """An action that was begun. One that was answered needs no word: its answer is sent again until it is taken."""
-        answered = self._db.execute("select answer from actions where id = ?", (action.id,)).fetchone()
+        answered = self._journal.one("select answer from actions where id = ?", action.id)
         if answered is not None and answered[0] is not None:
             return
         if what == "recover":
@@ -401,11 +307,11 @@ class RemoteMember:
         self._answer(action, done={"id": given.id, "action": what, "error": error or ""})
 
     def _submit(self, ensemble: str, job: Any, answers: str = "") -> None:
-        known = self._db.execute("select state from jobs where key = ?", (job.key,)).fetchone()
+        known = self._journal.one("select state from jobs where key = ?", job.key)
         if known is not None:
             # its outcome is on its way, or was taken
             return
-        with self._step():
+        with self._journal.step():
             self._db.execute(
                 "insert into jobs values (?, ?, null, ?, 'sending', null)",
                 (job.key, ensemble, job.SerializeToString().hex()),
@@ -427,64 +333,52 @@ class RemoteMember:
         self._accepted(job.key, ensemble, id)
 
     def _accepted(self, key: str, ensemble: str, id: int) -> None:
-        with self._step():
+        with self._journal.step():
             self._db.execute("update jobs set id = ?, state = 'sent' where key = ?", (id, key))
             self._db.execute("insert or ignore into seen values (?, 'submit')", (id,))
-            first = self._event(ensemble, job={"id": id, "name": "submit", "context": "{}", "key": key})
-            second = self._event(ensemble, self._asked(key), acknowledged={"key": key, "id": id})
+            first = self._journal.event(ensemble, job={"id": id, "name": "submit", "context": "{}", "key": key})
+            second = self._journal.event(ensemble, self._asked(key), acknowledged={"key": key, "id": id})
         self._ship(first, second)
 
     def _resolve(self, key: str, ensemble: str, **outcome: Any) -> None:
         """A submission that has become no job, as far as is known."""
-        with self._step():
-            event = self._event(ensemble, self._asked(key), **outcome)
+        with self._journal.step():
+            event = self._journal.event(ensemble, self._asked(key), **outcome)
             self._db.execute("update jobs set over = ?, state = 'over' where key = ?", (event.seq, key))
         self._ship(event)
 
     def _asked(self, key: str) -> str:
         """The id of the action that asked for that job, once."""
         name = f"answers {key}"
-        row = self._db.execute("select value from kept where name = ?", (name,)).fetchone()
+        row = self._journal.one("select value from kept where name = ?", name)
         self._db.execute("delete from kept where name = ?", (name,))
         return str(row[0]) if row else ""
 
     def _lose(self, ensemble: str, id: int) -> None:
-        with self._step():
-            event = self._event(ensemble, lost={"id": id, "reason": "the queue has this job no more"})
+        with self._journal.step():
+            event = self._journal.event(ensemble, lost={"id": id, "reason": "the queue has this job no more"})
             self._db.execute("update jobs set over = ? where id = ?", (event.seq, id))
         self._ship(event)
 
     def _recover(self, action: Any, given: Any) -> None:
         """The server was restarted. What it does not know is on its way; it asks for what it does not know to exist."""
         for known in given.known:
-            if self._db.execute("select 1 from jobs where key = ?", (known.key,)).fetchone() is None:
+            if self._journal.one("select 1 from jobs where key = ?", known.key) is None:
                 self._lose(action.ensemble, known.id)
         for job in given.doubtful:
             self._submit(action.ensemble, job)
-            row = self._db.execute("select id from jobs where key = ? and id is not null", (job.key,)).fetchone()
+            row = self._journal.one("select id from jobs where key = ? and id is not null", job.key)
             if row is not None:
                 # a server whose disk forgot what it had acknowledged; any other one takes the first
-                with self._step():
-                    event = self._event(action.ensemble, acknowledged={"key": job.key, "id": row[0]})
+                with self._journal.step():
+                    event = self._journal.event(action.ensemble, acknowledged={"key": job.key, "id": row[0]})
                 self._ship(event)
         self._answer(action, recovered=True)
 
     def _answer(self, action: Any, **what: Any) -> None:
-        with self._step():
-            event = self._event(action.ensemble, action.id, **what)
+        with self._journal.step():
+            event = self._journal.event(action.ensemble, action.id, **what)
         self._ship(event)
-
-    def _event(self, ensemble: str, answers: str = "", t: Optional[float] = None, **what: Any) -> Any:
-        """The next event, in the journal."""
-        self._seq = int(self._db.execute("select value from kept where name = 'seq'").fetchone()[0]) + 1
-        event = message("MemberEvent")(
-            seq=self._seq, t=time.time() if t is None else t, ensemble=ensemble, answers=answers, **what
-        )
-        self._db.execute("update kept set value = ? where name = 'seq'", (str(self._seq),))
-        self._db.execute("insert into events values (?, ?)", (self._seq, event.SerializeToString()))
-        if answers:
-            self._db.execute("update actions set answer = ? where id = ?", (self._seq, answers))
-        return event
 
     def _ship(self, *events: Any) -> None:
         if self._line is not None:
