@@ -25,7 +25,11 @@ from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service import inbox
+from ensemble.service.events import events
+from ensemble.service.explaining import explained
 from ensemble.service.payloads import (
+    Events,
+    Explain,
     Id,
     Jobs,
     Log,
@@ -308,6 +312,17 @@ class Service:
         stored, _ = self._find(request.id)
         records = self._store.records(stored.id, request.since, request.max)
         reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
+
+    def _on_explain(self, payload: Any, reply: Reply) -> None:
+        request = parse(Explain, payload)
+        stored, running = self._find(request.id)
+        reply.send(explained(stored, running, self._store, request.rule, self._clock()))
+
+    def _on_events(self, payload: Any, reply: Reply) -> None:
+        request = parse(Events, payload)
+        stored, running = self._find(request.id)
+        summary = self._summary(stored)
+        reply.send(events(stored, running, summary, self._store, request.after, request.max))
 
     def _on_cancel(self, payload: Any, reply: Reply) -> None:
         self._command(parse(Id, payload).id, "cancel", {}, reply)

@@ -58,6 +58,15 @@ class Log(Since):
     max: int = Field(1000, ge=1, le=_MOST)
 
 
+class Explain(Id):
+    rule: str = Field(min_length=1, max_length=200)
+
+
+class Events(Id):
+    after: int = Field(0, ge=0)
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
 class Resume(Id):
     limits: Dict[str, Any] = Field(default_factory=dict)
 

@@ -64,6 +64,8 @@ MALFORMED: Dict[str, List[Any]] = {
              {"id": "chain", "start": 1.5}, {"id": "chain", "group": 5}],
     "watch": [{"id": "chain", "since": -1}, {"id": "chain", "since": "1"}, {"id": "chain", "since": None}],
     "log": [{"id": "chain", "since": True}, {"id": "chain", "max": "many"}],
+    "explain": [{"id": "chain"}, {"id": "chain", "rule": 1}, {"id": "chain", "rule": ""}, {"rule": "rule-1"}],
+    "events": [{}, {"id": "chain", "after": -1}, {"id": "chain", "max": 0}, {"id": "chain", "max": 10**9}],
     "cancel": [{"ids": "chain"}],
     "pause": [{"id": ["chain"]}],
     "resume": [{"id": "chain", "limits": []}, {"id": "chain", "limits": 5}],
