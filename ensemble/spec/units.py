@@ -22,6 +22,8 @@ from ensemble.spec import arithmetic
 
 _FSD = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: RULE/FIRING/INDEX
+_JOB = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}/[0-9]{1,10}/[0-9]{1,10}", re.ASCII)
 _DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds"
 #: seconds, about 30 years; clocks of operating systems end somewhere behind it
 LONGEST = 1e9
@@ -99,6 +101,16 @@ def filled(value: Any) -> str:
     if not text(value).strip():
         raise ValueError("expected a string that is not empty")
     return text(value)
+
+
+def target(value: Any) -> Union[str, Tuple[str, ...]]:
+    """`event`, or jobs as functions name them: RULE/FIRING/INDEX, or a list of such."""
+    names = value if isinstance(value, (list, tuple)) else [value]
+    if value == "event":
+        return "event"
+    if not names or not all(isinstance(name, str) and _JOB.fullmatch(name) for name in names):
+        raise ValueError("expected event")
+    return tuple(names)
 
 
 def command(value: Any) -> Tuple[str, ...]:
