@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from argparse import Namespace
 from datetime import datetime
@@ -13,8 +14,9 @@ from ensemble.cli.common import ask, columns, flat, out, out_json
 from ensemble.cli.table import fsd
 from ensemble.engine.explain import moment
 
-#: columns of the sentence on top
+#: columns of the sentence on top: at most, and at least, whatever the terminal says
 _WIDTH = 100
+_LEAST = 40
 
 
 def explain(args: Namespace) -> int:
@@ -31,7 +33,8 @@ def explain(args: Namespace) -> int:
 def lines(answer: Dict[str, Any]) -> List[str]:
     """What people read."""
     begin = answer["ensemble"]["t_begin"]
-    found = textwrap.wrap(flat(answer["answer"]), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    width = max(_LEAST, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+    found = textwrap.wrap(flat(answer["answer"]), width, break_long_words=False, break_on_hyphens=False)
     found += ["", *_facts(answer, begin)]
     if answer["condition"] is not None:
         found += ["", *_condition(answer)]

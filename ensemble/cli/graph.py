@@ -19,6 +19,8 @@ FORMATS = ("text", "dot", "svg")
 _WIDTH = 80
 #: what a file's name says of its format
 _SUFFIXES = {".dot": "dot", ".gv": "dot", ".svg": "svg", ".txt": "text"}
+#: names of pictures that somebody would open in vain
+_OTHERS = (".png", ".pdf", ".jpg", ".gif", ".ps", ".eps", ".webp")
 
 
 def graph(args: Namespace) -> int:
@@ -42,7 +44,14 @@ def graph(args: Namespace) -> int:
 
 
 def _by_name(path: Optional[str]) -> Optional[str]:
-    return None if path is None else _SUFFIXES.get(os.path.splitext(path)[1].lower())
+    """The format that a file's name says, None where it says none. Raises UsageError for one that is not drawn here."""
+    suffix = "" if path is None else os.path.splitext(path)[1].lower()
+    if suffix in _OTHERS:
+        raise UsageError(
+            f"no {suffix} is drawn here: name the file .svg, .dot or .txt, or take --format; "
+            f"Graphviz makes others of a .dot: dot -T{suffix[1:]}"
+        )
+    return _SUFFIXES.get(suffix)
 
 
 def _drawn(made: Flow, form: str, encoding: Optional[str]) -> str:

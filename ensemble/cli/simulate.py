@@ -48,9 +48,12 @@ def simulate(args: Namespace) -> int:
     given = dict(limit(text) for text in args.limit or ())
     try:
         limits = Limits.given(given)
-        until = math.inf if args.until is None else units.duration(args.until)
     except ValueError as exc:
         raise UsageError(str(exc)) from None
+    try:
+        until = math.inf if args.until is None else units.duration(args.until)
+    except ValueError as exc:
+        raise UsageError(f"--until cannot be '{clean(args.until)}': {exc}") from None
     rows = Rows(args, columns) if args.timeline else None
     results: List[Dict[str, Any]] = []
     for seed in range(args.seed, args.seed + args.runs):

@@ -47,5 +47,5 @@ def read(path: Union[str, Path]) -> Log:
         return Log(summary, dict(head["given"]), events, fired, int(head["first_record"]), head["broken"])
     except OSError as exc:
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror or exc}") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
-        raise UsageError(f"'{told}' is no file that `replay ID --save FILE` has written ({exc!r})") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise UsageError(f"'{told}' is no file that `replay ID --save FILE` has written") from None

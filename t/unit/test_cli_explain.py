@@ -7,6 +7,8 @@ import errno
 import json
 from typing import Any, Dict
 
+import pytest
+
 from ensemble.errors import NotFound
 from t.unit.socket_service import Serve
 
@@ -78,6 +80,16 @@ def test_for_people(run: Any, serve: Serve) -> None:
     assert lines[at + 6].endswith("mean.a.loss  (no job of a has reported loss yet)")
     assert lines[-2].split()[-4:] == ["submit", "b", "(4", "jobs)"]
     assert lines[-1].strip() == "stop"
+
+
+@pytest.mark.parametrize(("columns", "most"), [("60", 60), ("1", 40), ("300", 100)])
+def test_the_sentence_on_top_is_as_wide_as_the_terminal(
+    run: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch, columns: str, most: int
+) -> None:
+    serve(explain=explained())
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = run("explain", "bcd", "more").out.splitlines()
+    assert most - 12 < max(map(len, lines[: lines.index("")])) <= most
 
 
 def test_for_programs(run: Any, serve: Serve) -> None:

@@ -101,7 +101,7 @@ def test_options_outrank_the_file(path: Path, capsys: pytest.CaptureFixture[str]
         (["--fail", "sim=7"], "this is no share"),
         (["--limit", "max_job=7"], "no limit is called 'max_job'"),
         (["--limit", "max_jobs"], "is no limit; expected NAME=VALUE"),
-        (["--until", "soon"], "expected a duration"),
+        (["--until", "soon"], "--until cannot be 'soon': expected a duration"),
         (["-o", "default"], "-o is for the rows of --timeline"),
         (["--timeline", "--runs", "2"], "--timeline shows one run"),
         (["--timeline", "-o", "nonsense"], "no format is called 'nonsense'"),

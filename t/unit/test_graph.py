@@ -244,6 +244,15 @@ def test_a_file_is_written_in_the_form_of_its_name(run: Any, place: Path, name: 
     assert (place / name).read_text(encoding="utf-8").startswith(begin)
 
 
+def test_a_picture_that_is_not_drawn_here_is_refused(run: Any, place: Path) -> None:
+    (place / "f.yaml").write_text(FILE)
+    done = run("graph", "f.yaml", "-o", "x.PNG", member=False)
+    assert done.status == 2
+    assert "no .png is drawn here: name the file .svg" in done.err
+    assert not (place / "x.PNG").exists()
+    assert run("graph", "f.yaml", "-o", "x.PNG", "--format", "dot", member=False).status == 0
+
+
 @graphviz
 def test_an_svg_is_drawn(run: Any, place: Path) -> None:
     (place / "f.yaml").write_text(FILE)

@@ -259,7 +259,7 @@ def test_a_run_that_was_saved(run: Any, tmp_path: Path, runtime_dir: Any) -> Non
 )
 def test_a_file_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / "it").write_text(text)
-    with pytest.raises(UsageError, match="is no file that `replay ID --save FILE` has written"):
+    with pytest.raises(UsageError, match=r"is no file that `replay ID --save FILE` has written$"):
         replay_file.read(tmp_path / "it")
 
 
