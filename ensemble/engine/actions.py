@@ -24,7 +24,8 @@ class Submit(NamedTuple):
     """Submit one job of set number `set` (from 0, in file order) of `group`.
 
     `overrides` holds the keys of the action that outrank the group's: `duration` (seconds), `nodes`, `tasks`,
-    `urgency`. `params` is the job's point: the value of each of its parameters.
+    `urgency`. `params` is the job's point: the value of each of its parameters. `member` is where it goes, '' for the
+    service's own queue.
     """
 
     key: Key
@@ -32,6 +33,7 @@ class Submit(NamedTuple):
     set: int
     overrides: Dict[str, Any] = {}
     params: Dict[str, Any] = {}
+    member: str = ""
 
 
 class Cancel(NamedTuple):

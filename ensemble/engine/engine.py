@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, ending, life, reports, resources, signals
+from ensemble.engine import acting, asking, calls, ending, life, places, reports, resources, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -37,6 +37,7 @@ from ensemble.engine.events import (
     JobEvent,
     Key,
     Lost,
+    MemberChanged,
     Printed,
     Recovered,
     Refused,
@@ -126,6 +127,8 @@ class Engine:
         self.timers: Dict[str, float] = {}
         #: rules by number whose next firing waits for a greater `max_firings`, each with its `Occasion.to_json`
         self.postponed: List[Any] = []
+        #: member -> up, down or gone; one that is not here has always been up
+        self.places: Dict[str, str] = {}
         #: all jobs have ended, and what the rules of the end submitted is running
         self.concluding = False
         #: this fall into idleness has been looked at
@@ -163,6 +166,7 @@ class Engine:
             Resources: lambda event: resources.take(self, event),
             Counted: lambda event: resources.count(self, event),
             Unable: lambda event: resources.unable(self, event),
+            MemberChanged: lambda event: places.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {

@@ -170,6 +170,18 @@ class Unable(NamedTuple):
     reason: str
 
 
+class MemberChanged(NamedTuple):
+    """One of the ensemble's members: `how` is down, up or gone (it will not be waited for any longer: its jobs are lost).
+
+    `reason` is a sentence, or ''.
+    """
+
+    t: float
+    name: str
+    how: str
+    reason: str = ""
+
+
 class Frozen(NamedTuple):
     """The instance is going down: what is cancelled from here on is not the user's will."""
 
@@ -257,6 +269,7 @@ Event = Union[
     Resources,
     Counted,
     Unable,
+    MemberChanged,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]

@@ -17,11 +17,12 @@ from ensemble.spec.condition import Condition
 from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, JobSet, Rule, Spec
+from ensemble.spec.places import MEMBER_TRIGGERS
 from ensemble.spec.reports import declared
 
 COOLDOWN = "cooldown:"
 #: triggers whose rules may be about one name
-_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal"))
+_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal", *MEMBER_TRIGGERS))
 #: statistics that are kept of every group where functions take part
 FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 

@@ -82,6 +82,8 @@ class Member(ABC):
     name: str
     #: what `perform` can do: names of actions of the language, such as submit, cancel, kill, urgency, grow, shrink
     capabilities: FrozenSet[str]
+    #: does it take ensembles whose file names `members`?
+    takes_members: bool = False
     #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
     t_up: float = 0.0
     #: what `flux.Flux` takes to reach the instance that this is the queue of; None where it is none of Flux

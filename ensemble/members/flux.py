@@ -13,6 +13,7 @@ that have not ended; while the service cannot take events (`hold`) none are aske
 from __future__ import annotations
 
 import os
+import syslog
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
@@ -89,15 +90,21 @@ class FluxMember(Member):
         handle: Optional[flux.Flux] = None,
         uri: Optional[str] = None,
         clock: Callable[[], float] = time.time,
+        remote: bool = False,
     ) -> None:
-        """Raises MemberError if there is no instance to connect to."""
+        """Raises MemberError if there is no instance to connect to.
+
+        A `remote` one is not that of the service, whose memory does not go back with it: after a crash of the instance
+        jobs may be missing that the service knows, and others may be there that it has given up. The former are lost;
+        the latter are cancelled.
+        """
         try:
             self.handle = handle if handle is not None else _connect(uri)
             if handle is not None and uri is None:
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
-            self.uri = str(self.handle.attr_get("local-uri"))
+            self.uri = str(uri if remote and uri else self.handle.attr_get("local-uri"))
             self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
@@ -112,7 +119,9 @@ class FluxMember(Member):
         self._log = log_to(self.handle)
         self._clock = clock
         #: jobs have theirs from the broker, not from this process; None where it cannot be told
-        self._umask = umask_of(int(self.handle.attr_get("broker.pid")))
+        here = not remote or self.uri.startswith("local:")
+        self._umask = umask_of(int(self.handle.attr_get("broker.pid"))) if here else None
+        self._remote = remote
         self._deliver: Optional[Callable[..., Any]] = None
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
@@ -133,6 +142,7 @@ class FluxMember(Member):
             self._ready,
             self._past,
             self._missing,
+            self._given_up if remote else None,
         )
         loop = Loop(self.watch, self._internal.after)
         self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
@@ -295,7 +305,7 @@ class FluxMember(Member):
     def _counted(self, future: Any, ensemble: str, keys: Dict[JobId, Key], t: float) -> None:
         try:
             # an instance counts from its own start
-            purged = future.get()["inactive_purged"] != 0 or self.t_up > t
+            purged = future.get()["inactive_purged"] != 0 or (self.t_up > t and not self._remote)
         except (OSError, KeyError, TypeError):
             purged = True
         self._tell_missing(ensemble, keys, purged)
@@ -311,6 +321,12 @@ class FluxMember(Member):
     def _missing(self, ensemble: str, id: int, key: Key) -> None:
         reason = f"job {f58(id)} is not known to Flux any more, and whether it ran cannot be told"
         self._post(ensemble, InDoubt(self._clock(), key, reason))
+
+    def _given_up(self, id: int) -> None:
+        """A job that nobody waits for."""
+        self._log(syslog.LOG_NOTICE, f"job {f58(id)} was given up while this instance was away: it is cancelled")
+        note = b"its ensemble has given it up"
+        lib.flux_future_destroy(lib.flux_job_cancel(self.handle.handle, id, note))
 
     def _seen(self, key: Key, id: int) -> None:
         self._requests.seen(key, id)

@@ -190,6 +190,11 @@ class Service:
             spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        if spec.members and not self._member.takes_members:
+            raise BadRequest(
+                f"{request.file}: members are Flux instances, and this service is in none: run inside one (flux start, "
+                "flux alloc)"
+            )
         seeds = sampling.draw(spec, secrets.randbelow)
         spec = sampling.seeded(spec, seeds)
         id = self._new_id()

@@ -362,6 +362,7 @@ class Running:
                 for rule in engine.book.rules
             ],
             "variables": dict(engine.variables),
+            "members": {name: engine.places.get(name, "up") for name in engine.spec.members},
             "parameters": engine.samples.table(engine.taken),
         }
 

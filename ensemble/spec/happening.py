@@ -13,6 +13,7 @@ from ensemble.spec.arithmetic import NUMBER, STRING
 from ensemble.spec.faults import shown
 from ensemble.spec.metrics import PathError, dunder
 from ensemble.spec.models import END_STATES, EVENT_TRIGGERS, JOB_TRIGGERS
+from ensemble.spec.places import MEMBER_TRIGGERS
 from ensemble.spec.retries import CAUSES
 
 #: what an event may have -> the kind of its value; None is any
@@ -50,6 +51,7 @@ FIELDS: Dict[str, Tuple[str, ...]] = {
     "end": ("state",),
     "signal": ("name", "data"),
     **{f"resource-{how}": ("ranks",) for how in ("down", "up", "drain", "undrain")},
+    **dict.fromkeys(MEMBER_TRIGGERS, ("name",)),
 }
 _ANY = tuple(sorted({field for fields in FIELDS.values() for field in fields}))
 

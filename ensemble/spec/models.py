@@ -31,6 +31,7 @@ from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
+from ensemble.spec.places import MEMBER_TRIGGERS, Names, Place
 from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.retries import Retries
 from ensemble.spec.simulate import Simulate
@@ -82,6 +83,7 @@ TRIGGERS = (
     "report",
     "signal",
     *RESOURCE_TRIGGERS,
+    *MEMBER_TRIGGERS,
     "group-complete",
     "heartbeat",
     "timer",
@@ -109,7 +111,7 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("algorithm", "models", "members"),
+    "file": ("algorithm", "models"),
     "job": (),
     "rule": (),
     "trigger": (),
@@ -285,6 +287,9 @@ class JobSet(_Model):
         None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
     )
     metrics: Dict[str, Reported] = Field(default_factory=dict, description="variables that the jobs report")
+    member: Names = Field(
+        (), description="where its jobs run: one of members, or a list of them, best first; without it home"
+    )
 
     @property
     def wanted(self) -> Optional[int]:
@@ -386,7 +391,7 @@ class Rule(_Model):
     name: Optional[Text] = Field(
         None,
         description="metric: the path; job-* and group-complete: the group; report: GROUP.VARIABLE or the group; "
-        "signal: the signal's name; end: the state",
+        "signal: the signal's name; end: the state; member-*: the member",
     )
     when: When = Field(
         None,
@@ -462,6 +467,9 @@ class Spec(_Model):
         False, description="true: an action that the queue cannot do (grow, shrink) is a fault, and no warning alone"
     )
     custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    members: Dict[str, Place] = Field(
+        default_factory=dict, description="Flux instances besides the service's own in which groups may run, by name"
+    )
     simulate: Optional[Simulate] = Field(None, description="what simulate takes for the jobs and the queue")
     #: kept where functions may answer rules
     _tree: Optional[Tree] = PrivateAttr(None)
