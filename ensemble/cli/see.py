@@ -16,6 +16,7 @@ from ensemble.cli.summary import (
     AllJobs,
     ended,
     group_lines,
+    member_lines,
     metric_lines,
     parameter_lines,
     rule_lines,
@@ -116,7 +117,13 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
     lines = [ended(answer)]
     if begun is not None:
         lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
-    parts = (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer))
+    parts = (
+        group_lines(answer),
+        parameter_lines(answer),
+        member_lines(answer),
+        rule_lines(answer),
+        metric_lines(answer),
+    )
     for part in (*parts, variable_lines(answer)):
         if part:
             lines += ["", *part]

@@ -5,7 +5,7 @@ Law of this file: one connection to one instance, held as long as it lasts; what
 and no other. It is `FluxMember` at the other end of a line (`line.py`) to `several.py`, which starts the next one.
 
 Theory of operation. Standard input is that line. What comes: `open`, `recover`, `start`, `want`, `perform`, `close`, `hold`,
-`freeze`, each with the arguments of the member's method. What goes: `up` (with when the instance came up) at the beginning,
+`freeze`, each with the arguments of the member's method. What goes: `up` (when the instance came up, its URI, and whether it is a new one) at the beginning,
 `event` (ensemble, event, where the output of a new job lies), `alive` now and then, `ending` with a sentence before the
 end, and `ended` in its place if there will never be anything to connect to again.
 
@@ -16,47 +16,40 @@ leaving its state `run`, before that cancels all jobs, which would look like som
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import platform
 import socket
 import sys
 import time
 from typing import Any, Dict
-from urllib.parse import urlparse
 
 import flux
 from flux.constants import FLUX_RPC_STREAMING
-from flux.job import JobID
-from flux.uri import FluxURIResolver, JobURI
 
 from ensemble.engine.events import Event, JobEvent
 from ensemble.errors import EnsembleError
 from ensemble.members.flux import FluxMember
+from ensemble.members.flux_nested import Ended, claim, end, nested, of_job
 from ensemble.members.line import Unpacker, packed
 
 #: seconds between two signs of life, and for an answer of the broker
 _BEAT, _PATIENCE = 2.0, 20.0
-#: seconds that another process may hold on to an ensemble
-_HELD = 30.0
-#: a job's state in job-list
-_INACTIVE = 64
 _LEAVING = ("cleanup", "shutdown", "finalize", "goodbye", "unload-builtins", "exit")
-
-
-class Ended(Exception):
-    """There is nothing to connect to, and will never be."""
 
 
 class Remote:
     """The loop of this process."""
 
-    def __init__(self, peer: socket.socket, target: Dict[str, str]) -> None:
+    def __init__(self, peer: socket.socket, target: Dict[str, Any]) -> None:
         self._peer = peer
         self._in = Unpacker()
-        home = flux.Flux(target["home"])
-        uri = target.get("uri") or _of_job(home, target["job"])
+        #: holds the name of what is nested there
+        self._home = home = flux.Flux(target["home"])
+        self._fresh = False
+        if "nested" in target:
+            uri, self._fresh = nested(home, target["nested"], self._waiting)
+        else:
+            uri = target.get("uri") or of_job(home, target["job"])
         self._handle = flux.Flux(uri)
         if all(home.attr_get(name) == self._handle.attr_get(name) for name in ("local-uri", "broker.starttime")):
             raise Ended("it is the service's own instance, which is called home")
@@ -67,7 +60,7 @@ class Remote:
 
     def run(self) -> None:
         """Until either end is gone."""
-        self._say("up", self._member.t_up, self._member.uri)
+        self._say("up", self._member.t_up, self._member.uri, self._fresh)
         self._member.watch(self._peer.fileno(), self._readable)
         self._handle.rpc("state-machine.monitor", flags=FLUX_RPC_STREAMING).then(self._changed)
         self._beat()
@@ -75,6 +68,16 @@ class Remote:
             self._handle.reactor_run()
         finally:
             self._end("the connection to its broker is lost")
+
+    def _waiting(self) -> None:
+        """There is nothing to connect to yet."""
+        try:
+            gone = not self._peer.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            gone = False
+        if gone:
+            os._exit(0)
+        self._say("alive")
 
     def _say(self, *message: Any) -> None:
         try:
@@ -131,25 +134,13 @@ class Remote:
         if what == "start":
             self._member.start(self._deliver)
         elif what == "open":
-            self._claim(args[0])
+            claim(self._handle, _name(args[0]), f"ensemble {args[0]} in this instance")
             self._member.open(*args)
         elif what == "close":
             self._member.close(*args)
             self._handle.service_unregister(_name(args[0])).then(lambda future: None)
         else:
             getattr(self._member, what)(*args)
-
-    def _claim(self, ensemble: str) -> None:
-        """Be the only one that drives this ensemble here. Raises OSError where another one does not let go of it."""
-        end = time.monotonic() + _HELD
-        while True:
-            try:
-                self._handle.service_register(_name(ensemble)).get()
-                return
-            except OSError as exc:
-                if exc.errno != errno.EEXIST or time.monotonic() > end:
-                    raise OSError(exc.errno, f"another service drives ensemble {ensemble} in this instance") from exc
-            time.sleep(0.05)
 
     def _deliver(self, ensemble: str, event: Event) -> None:
         begins = isinstance(event, JobEvent) and event.name == "submit"
@@ -161,28 +152,15 @@ def _name(ensemble: str) -> str:
     return f"ensemble-{ensemble}"
 
 
-def _of_job(home: flux.Flux, job: str) -> str:
-    """The URI of the instance that runs in a job. Raises Ended, and OSError or ValueError where there is none yet."""
-    try:
-        id = JobID(job)
-        info = home.rpc("job-list.list-id", {"id": int(id), "attrs": ["state"]}).get()["job"]
-    except (ValueError, OSError) as exc:
-        if isinstance(exc, OSError) and exc.errno != errno.ENOENT:
-            raise
-        raise Ended(f"there is no job {job} in the service's instance") from exc
-    if info["state"] == _INACTIVE:
-        raise Ended(f"the job {job} has ended")
-    # the resolver asks the enclosing instance
-    os.environ["FLUX_URI"] = str(home.attr_get("local-uri"))
-    found = JobURI(str(FluxURIResolver().resolve(str(id))))
-    return str(found.local if platform.node() == urlparse(found.remote).hostname else found)
-
-
 def main() -> None:
-    """Serve the line at standard input for the target that stands in the first argument, as JSON."""
+    """Serve the line at standard input for the target that stands in the first argument, as JSON; or end it (`end`)."""
     peer = socket.socket(fileno=0)
+    target = json.loads(sys.argv[1])
+    if "end" in target:
+        end(flux.Flux(target["home"]), target["end"])
+        return
     try:
-        remote = Remote(peer, json.loads(sys.argv[1]))
+        remote = Remote(peer, target)
     except Ended as exc:
         peer.sendall(packed(("ended", str(exc))))
     except Exception as exc:

@@ -8,7 +8,8 @@ that member in the file above their 64 bits, so that ids of two instances never 
 Theory of operation. Each other instance has a process that drives it (`flux_remote.py`), shared by all ensembles that
 name it. When that process ends or falls silent, the member is down: what was sent and not answered is in doubt, what
 comes waits here. A new process is tried until there is a connection again, and is told, as after a restart of the service,
-of the jobs that had not ended and of the submissions in doubt; so nothing is lost and nothing comes twice. After `timeout`,
+of the jobs that had not ended and of the submissions in doubt; so nothing is lost and nothing comes twice. An instance that
+an ensemble started for itself is started anew where its job has ended: what ran in it is given up then. After `timeout`,
 or when the instance can never come back, the member is gone: the engine gives its unfinished jobs up, and what comes for
 it is refused. Should it come back after all, it is up again, and its queue ends the jobs of that ensemble that it finds
 and was not told of.
@@ -22,73 +23,18 @@ from __future__ import annotations
 import json
 import syslog
 import time
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, Set
 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
-from ensemble.engine.events import (
-    RESOURCES,
-    Acknowledged,
-    ActionDone,
-    Counted,
-    Event,
-    InDoubt,
-    JobEvent,
-    JobId,
-    Key,
-    Lost,
-    MemberChanged,
-    Recovered,
-    Refused,
-    Resources,
-)
-from ensemble.engine.jobs import SHUTDOWN
-from ensemble.engine.places import DOWN, GONE, UP
+from ensemble.engine.events import RESOURCES, Event, JobId, Key, Recovered
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.guard import Log
 from ensemble.members.line import Line
+from ensemble.members.remote import BITS, MASK, Remote, User, described
 from ensemble.spec.models import Spec
 from ensemble.spec.places import Place
 
 _PROGRAM = "ensemble.members.flux_remote"
-_BITS = 64
-_MASK = (1 << _BITS) - 1
-#: the last event of a job
-_LAST = frozenset(("clean", "invalidate"))
-#: seconds to the next process, at first and at most
-_BACKOFF = (0.5, 30.0)
-#: seconds without a sign of life after which a process is given up; at the beginning it may take its time to connect
-_SILENCE = 45.0
-
-Act = Any  # Cancel, Kill or Urgency
-
-
-class _User:
-    """An ensemble that names a member."""
-
-    def __init__(self, name: str, place: int, timeout: float, spec: Spec, submitter: Submitter) -> None:
-        self.name = name
-        #: what stands above the 64 bits of its ids
-        self.high = (place + 1) << _BITS
-        self.timeout = timeout
-        self.spec = spec
-        self.submitter = submitter
-        self.events: FrozenSet[str] = frozenset()
-        self.state = UP
-        #: was it ever made known to the instance, by us or by an earlier service?
-        self.again = False
-        #: when it was last heard of, seconds since the epoch
-        self.t = 0.0
-        #: jobs that are known and have not ended, by the instance's own ids
-        self.live: Dict[JobId, Key] = {}
-        #: submissions that are sent and of which nothing has come back
-        self.sent: Dict[Key, Submit] = {}
-        #: submissions that are not sent
-        self.waiting: List[Submit] = []
-        #: what is to be done to jobs and has no outcome, with the instance's own ids
-        self.acts: Dict[Tuple[JobId, str], Act] = {}
-        #: job to where its output lies
-        self.where: Dict[JobId, str] = {}
-        self.patience: Optional[Timer] = None
 
 
 class Several(Member):
@@ -109,10 +55,10 @@ class Several(Member):
         self.started = False
         self.held = False
         self._deliver: Optional[Deliver] = None
-        self._remotes: Dict[str, _Remote] = {}
+        self._remotes: Dict[str, Remote] = {}
         #: ensemble -> its members: by name, and by what stands above the bits of an id
-        self._named: Dict[str, Dict[str, _Remote]] = {}
-        self._numbered: Dict[str, Dict[int, _Remote]] = {}
+        self._named: Dict[str, Dict[str, Remote]] = {}
+        self._numbered: Dict[str, Dict[int, Remote]] = {}
         #: ensembles of which home has not told the past
         self._recovering: Set[str] = set()
 
@@ -134,24 +80,36 @@ class Several(Member):
         lean._tree = None
         self._named[ensemble], self._numbered[ensemble] = {}, {}
         for number, (name, place) in enumerate(spec.members.items()):
-            target = json.dumps({"home": self.uri, **({"uri": place.uri} if place.uri else {"job": place.job})})
+            target = self._target(ensemble, name, place)
             remote = self._remotes.get(target)
             if remote is None:
-                remote = self._remotes[target] = _Remote(self, target, described(place))
-            user = _User(name, number, place.timeout, lean, submitter)
+                remote = self._remotes[target] = Remote(self, target, described(place))
+            user = User(name, number, place.timeout, lean, submitter)
             user.events = events - {RESOURCES}
             self._named[ensemble][name] = self._numbered[ensemble][number + 1] = remote
             remote.join(ensemble, user)
 
+    def _target(self, ensemble: str, name: str, place: Place) -> str:
+        """What its process is told; the same for all that share one."""
+        target: Dict[str, Any] = {"home": self.uri}
+        if place.nodes is not None:
+            given = {"nodes": place.nodes, "cores": place.cores, "duration": place.duration, "queue": place.queue}
+            target["nested"] = {"name": f"ensemble-{ensemble}-{name}", **given}
+        elif place.uri:
+            target["uri"] = place.uri
+        else:
+            target["job"] = place.job
+        return json.dumps(target)
+
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         """Take up the jobs of an earlier service, each where it is."""
         self._recovering.add(ensemble)
-        own = {id: key for id, key in known.items() if not id >> _BITS}
+        own = {id: key for id, key in known.items() if not id >> BITS}
         self.home.recover(ensemble, own, [one for one in doubtful if not one.member], t)
         for name, remote in self._named.get(ensemble, {}).items():
             user = remote.users[ensemble]
             user.again, user.t = True, t
-            user.live = {id & _MASK: key for id, key in known.items() if id & ~_MASK == user.high}
+            user.live = {id & MASK: key for id, key in known.items() if id & ~MASK == user.high}
             user.sent = {one.key: one for one in doubtful if one.member == name}
 
     def want(self, ensemble: str, events: FrozenSet[str]) -> None:
@@ -170,8 +128,8 @@ class Several(Member):
             if action.member:
                 self._named[ensemble][action.member].submit(ensemble, action)
                 return
-        elif isinstance(action, (Cancel, Kill, Urgency)) and action.id >> _BITS:
-            self._numbered[ensemble][action.id >> _BITS].act(ensemble, action._replace(id=action.id & _MASK))
+        elif isinstance(action, (Cancel, Kill, Urgency)) and action.id >> BITS:
+            self._numbered[ensemble][action.id >> BITS].act(ensemble, action._replace(id=action.id & MASK))
             return
         self.home.perform(ensemble, action)
 
@@ -199,6 +157,18 @@ class Several(Member):
             remote.leave(ensemble)
             if not remote.users:
                 self._remotes.pop(remote.target, None)
+                self._end_nested(json.loads(remote.target))
+
+    def _end_nested(self, target: Dict[str, Any]) -> None:
+        """End the job of an instance that was started for an ensemble. A process of its own sees to that."""
+        if "nested" not in target:
+            return
+        name = target["nested"]["name"]
+        order = json.dumps({"home": self.uri, "end": name})
+        try:
+            Line(self.home, self.program, [order], {}, lambda message: None, lambda: None, self.log)
+        except OSError as exc:
+            self.log(syslog.LOG_ERR, f"the instance in the job '{name}' cannot be ended ({exc}): cancel it")
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """As home does."""
@@ -213,12 +183,12 @@ class Several(Member):
 
     def show(self, id: JobId) -> str:
         """As users of its queue write it."""
-        return self.home.show(id & _MASK)
+        return self.home.show(id & MASK)
 
     def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         """A path, or a command that works from the service's own instance."""
-        remote = self._numbered.get(ensemble, {}).get(id >> _BITS)
-        return self.home.where(ensemble, id, params) if remote is None else remote.where(ensemble, id & _MASK)
+        remote = self._numbered.get(ensemble, {}).get(id >> BITS)
+        return self.home.where(ensemble, id, params) if remote is None else remote.where(ensemble, id & MASK)
 
     def tell(self, ensemble: str, event: Event) -> None:
         """Deliver; from the loop alone."""
@@ -237,259 +207,3 @@ class Several(Member):
     def _all(self, *message: Any) -> None:
         for remote in self._remotes.values():
             remote.send(*message)
-
-
-def described(place: Place) -> str:
-    """Where a member is, for messages."""
-    return place.uri or f"job {place.job}"
-
-
-class _Remote:
-    """One instance that is not home, with the process that drives it."""
-
-    def __init__(self, several: Several, target: str, text: str) -> None:
-        self.target = target
-        self.users: Dict[str, _User] = {}
-        self._several = several
-        self._text = text
-        self._line: Optional[Line] = None
-        self._up = False
-        #: nothing to connect to will ever be there again
-        self._over = False
-        self._uri = ""
-        self._t_up = 0.0
-        self._why = ""
-        self._heard_at = 0.0
-        self._backoff = _BACKOFF[0]
-        self._retry: Optional[Timer] = None
-        self._watchdog: Optional[Timer] = None
-
-    # What `Several` calls
-
-    def join(self, ensemble: str, user: _User) -> None:
-        """One more ensemble."""
-        self.users[ensemble] = user
-        user.t = self._several.clock()
-        if self._up:
-            self._open(ensemble, user)
-        elif self._several.started and self._line is None:
-            self.soon(0.0)
-
-    def leave(self, ensemble: str) -> None:
-        """One less."""
-        user = self.users.pop(ensemble)
-        if user.patience is not None:
-            user.patience.cancel()
-        self.send("close", ensemble)
-        if not self.users:
-            # what it was told before is done when it has read to the end
-            self.stop()
-
-    def submit(self, ensemble: str, action: Submit) -> None:
-        """Send it, or keep it until it can be sent."""
-        user = self.users[ensemble]
-        if user.state == GONE:
-            reason = f"the member '{user.name}' ({self._text}) is given up: {self._why or 'it cannot be reached'}"
-            refused = Refused(self._several.clock(), action.key, reason)
-            self._several.call_at(self._several.clock(), lambda: self._several.tell(ensemble, refused))
-        elif self._up:
-            user.sent[action.key] = action
-            self.send("perform", ensemble, action)
-        else:
-            user.waiting.append(action)
-
-    def act(self, ensemble: str, action: Act) -> None:
-        """The same for what is done to a job."""
-        user = self.users[ensemble]
-        if user.state != GONE:
-            user.acts[action.id, type(action).__name__.lower()] = action
-            self.send("perform", ensemble, action)
-
-    def want(self, ensemble: str, events: FrozenSet[str]) -> None:
-        user = self.users[ensemble]
-        user.events = events
-        self.send("want", ensemble, events)
-
-    def where(self, ensemble: str, id: JobId) -> str:
-        user = self.users.get(ensemble)
-        told = user.where.get(id, "") if user is not None else ""
-        attach = f"flux job attach {self._several.home.show(id)}"
-        return f"flux proxy {self._uri} {attach}" if not told or told == attach else told
-
-    def send(self, *message: Any) -> None:
-        """To the process, if it is connected."""
-        if self._up and self._line is not None:
-            self._line.send(*message)
-
-    def stop(self) -> None:
-        """Let the process go."""
-        for timer in (self._retry, self._watchdog, *(user.patience for user in self.users.values())):
-            if timer is not None:
-                timer.cancel()
-        self._retry = self._watchdog = None
-        self._up = False
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-    def soon(self, seconds: float) -> None:
-        """Start a process, from the loop."""
-        if self._retry is None and self._line is None and not self._over:
-            self._retry = self._several.call_at(self._several.clock() + seconds, self._connect)
-
-    # The process
-
-    def _connect(self) -> None:
-        self._retry = None
-        if self._line is not None or not self.users:
-            return
-        several = self._several
-        self._why = ""
-        self._heard_at = time.monotonic()
-        try:
-            self._line = Line(several.home, several.program, [self.target], {}, self._heard, self._lost, several.log)
-        except OSError as exc:
-            self._why = f"the process that drives it cannot be started: {exc}"
-            self._lost()
-            return
-        self._look()
-
-    def _look(self) -> None:
-        """Is the process alive?"""
-        self._watchdog = None
-        if self._line is None:
-            return
-        if time.monotonic() - self._heard_at > _SILENCE:
-            self._line.close()
-            self._why = f"nothing was heard of it for {_SILENCE:g} s"
-            self._lost()
-            return
-        self._watchdog = self._several.call_at(self._several.clock() + _SILENCE / 3, self._look)
-
-    def _heard(self, message: Tuple[Any, ...]) -> None:
-        what, args = message[0], message[1:]
-        self._heard_at = time.monotonic()
-        if what == "event":
-            self._event(*args)
-        elif what == "up":
-            self._connected(*args)
-        elif what == "ending":
-            self._why = args[0]
-        elif what == "ended":
-            self._why, self._over = args[0], True
-
-    def _lost(self) -> None:
-        several = self._several
-        was_up, self._up, self._line = self._up, False, None
-        why = self._why or "the process that drives it has ended"
-        if was_up or self._backoff == _BACKOFF[0]:
-            several.log(syslog.LOG_WARNING, f"the member at {self._text} cannot be reached: {why}")
-        # the last sign of life is that old
-        t = several.clock() - (time.monotonic() - self._heard_at)
-        for ensemble, user in list(self.users.items()):
-            if was_up:
-                user.t = t
-            if user.state == UP:
-                user.state = DOWN
-                several.tell(ensemble, MemberChanged(several.clock(), user.name, DOWN, why))
-            if self.users.get(ensemble) is not user:
-                # that was the end of it
-                continue
-            if self._over:
-                self._give_up(ensemble, user, why)
-            elif user.state == DOWN and user.patience is None:
-                self._wait(ensemble, user)
-        self.soon(self._backoff)
-        self._backoff = min(2 * self._backoff, _BACKOFF[1])
-
-    def _wait(self, ensemble: str, user: _User) -> None:
-        def over() -> None:
-            user.patience = None
-            if user.state == DOWN:
-                self._give_up(ensemble, user, f"{self._why or 'no answer'}, and that for {user.timeout:g} s")
-
-        user.patience = self._several.call_at(self._several.clock() + user.timeout, over)
-
-    def _give_up(self, ensemble: str, user: _User, why: str) -> None:
-        if user.state == GONE or self.users.get(ensemble) is not user:
-            return
-        user.state = GONE
-        user.live.clear()
-        user.sent.clear()
-        user.waiting.clear()
-        user.acts.clear()
-        user.where.clear()
-        reason = f"the member '{user.name}' ({self._text}) is given up: {why}"
-        self._several.tell(ensemble, MemberChanged(self._several.clock(), user.name, GONE, reason))
-
-    def _connected(self, t_up: float, uri: str) -> None:
-        self._up, self._t_up, self._uri = True, t_up, uri
-        self._backoff = _BACKOFF[0]
-        for ensemble, user in self.users.items():
-            self._open(ensemble, user)
-        self.send("start")
-        if self._several.held:
-            self.send("hold", True)
-        for ensemble, user in list(self.users.items()):
-            if user.patience is not None:
-                user.patience.cancel()
-                user.patience = None
-            user.state = UP
-            waiting, user.waiting = user.waiting, []
-            self._several.tell(ensemble, MemberChanged(self._several.clock(), user.name, UP))
-            if self.users.get(ensemble) is not user:
-                continue
-            for action in waiting:
-                self.submit(ensemble, action)
-            for act in list(user.acts.values()):
-                self.send("perform", ensemble, act)
-
-    def _open(self, ensemble: str, user: _User) -> None:
-        self.send("open", ensemble, user.spec, user.submitter, user.events)
-        if user.again:
-            self.send("recover", ensemble, dict(user.live), list(user.sent.values()), user.t)
-        user.again = True
-
-    def _event(self, ensemble: str, event: Event, where: str) -> None:
-        user = self.users.get(ensemble)
-        if user is None or isinstance(event, (Counted, Resources)):
-            return
-        last = False
-        if isinstance(event, JobEvent):
-            id = event.id
-            if event.name == "submit" and event.key is not None:
-                if user.sent.pop(event.key, None) is not None:
-                    user.live[id] = event.key
-                user.where[id] = where
-            if id not in user.live:
-                return
-            last = event.name in _LAST
-            event = self._as_it_was(user, event)._replace(id=user.high | id)
-        elif isinstance(event, Acknowledged):
-            if user.sent.pop(event.key, None) is not None:
-                user.live[event.id] = event.key
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, (Refused, InDoubt)):
-            user.sent.pop(event.key, None)
-            for id in [id for id, key in user.live.items() if key == event.key and isinstance(event, InDoubt)]:
-                del user.live[id]
-        elif isinstance(event, Lost):
-            user.live.pop(event.id, None)
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, ActionDone):
-            user.acts.pop((event.id, event.action), None)
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, Recovered) and not self._several.recovered(ensemble):
-            # what home has yet to tell is of before
-            return
-        self._several.tell(ensemble, event)
-        if last:
-            user.live.pop(id, None)
-            user.where.pop(id, None)
-
-    def _as_it_was(self, user: _User, event: JobEvent) -> JobEvent:
-        """A cancel of a shutdown is told as one."""
-        context = event.context
-        if event.name == "exception" and context.get("type") == "cancel" and user.t <= event.t < self._t_up:
-            return event._replace(context={**context, "type": SHUTDOWN})
-        return event

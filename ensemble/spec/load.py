@@ -23,6 +23,7 @@ from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
+from ensemble.spec.places import Place
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
 from ensemble.spec.retries import Retries
@@ -124,7 +125,7 @@ class Shape:
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits", "variables", "simulate"):
+        for section in ("logging", "limits", "variables", "simulate", "members"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -404,6 +405,8 @@ def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
         return simulate_check.subject(loc)
     if loc[:1] == ("custom",):
         return "custom", Custom
+    if loc[:1] == ("members",) and len(loc) > 1:
+        return "a member", Place
     return "the file", Spec
 
 

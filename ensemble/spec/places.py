@@ -16,7 +16,7 @@ from typing_extensions import Annotated
 from ensemble.spec import units
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.reader import Node
-from ensemble.spec.units import As
+from ensemble.spec.units import As, Between
 
 #: the service's own instance, beside the names under `members:`
 HOME = "home"
@@ -26,6 +26,8 @@ MEMBER_TRIGGERS = ("member-down", "member-up", "member-gone")
 TIMEOUT = 300.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _MOST = 100
+#: what says where a member is
+_KINDS = ("uri", "job", "nodes")
 _FILLED = As(units.filled, ({"type": "string", "minLength": 1}, {"type": "number"}))
 _DURATION = As(units.duration, ({"type": "number", "minimum": 0}, {"type": "string"}))
 
@@ -39,6 +41,14 @@ class Place(BaseModel):
     job: Optional[Annotated[str, _FILLED]] = Field(
         None, description="the job of the service's own instance in which the instance runs"
     )
+    nodes: Optional[Annotated[int, Between(1, 1_000_000)]] = Field(
+        None, description="nodes of an instance that the ensemble starts itself, in a job, and ends with its own end"
+    )
+    cores: Optional[Annotated[int, Between(1, 1_000_000)]] = Field(
+        None, description="with nodes: cores of each; without it they are whole nodes"
+    )
+    duration: Annotated[float, _DURATION] = Field(0.0, description="with nodes: time limit of its job; 0 is none")
+    queue: Optional[Annotated[str, _FILLED]] = Field(None, description="with nodes: queue of its job")
     timeout: Annotated[float, _DURATION] = Field(
         TIMEOUT, description="time that it may be away before its unfinished jobs are given up as lost"
     )
@@ -73,11 +83,17 @@ def check(root: Node, report: Report) -> None:
             report.add(members.key(name), f"{shown(name)} {why}", value=name, expected="letters, digits, _ and -")
         if node is None or node.kind != "map":
             continue
-        given = [key for key in ("uri", "job") if node.get(key) is not None]
+        given = [key for key in _KINDS if node.get(key) is not None]
         if len(given) != 1:
-            says = "says both uri and job" if given else "does not say where it is"
-            report.add(node, f"the member '{name}' {says}", expected="one of uri and job")
+            says = f"says {listed(given)}" if given else "does not say where it is"
+            report.add(node, f"the member '{name}' {says}", expected=f"one of {listed(_KINDS)}")
             continue
+        if given[0] == "nodes":
+            continue
+        for key in ("cores", "duration", "queue"):
+            if key in node.value:
+                what = f"{key} is for an instance that is started, and '{name}' is one that is there"
+                report.add(node.key(key), what, value=key, expected="nodes beside it")
         place = node.get(given[0])
         if place is None or place.kind != "scalar":
             continue
