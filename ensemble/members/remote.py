@@ -266,9 +266,13 @@ class Remote:
                     self._give_up(ensemble, user, "the job in which it ran has ended")
         self._up, self._t_up, self._uri = True, t_up, uri
         self._backoff = _BACKOFF[0]
-        for ensemble, user in list(self.users.items()):
-            self._open(ensemble, user)
+        # those that have jobs already are told of before the start, the others have no past to look for
+        known = {ensemble for ensemble, user in self.users.items() if user.again}
+        for ensemble in known:
+            self._open(ensemble, self.users[ensemble])
         self.send("start")
+        for ensemble in self.users.keys() - known:
+            self._open(ensemble, self.users[ensemble])
         if self._several.held:
             self.send("hold", True)
         for ensemble, user in list(self.users.items()):
