@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import asking, calls, ending, places, points, resources, signals, targets
+from ensemble.engine import asking, calls, enabling, ending, places, points, resources, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -77,7 +77,7 @@ def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> Non
 
 def perform(firing: Firing, action: Action) -> None:
     """Carry out one action."""
-    _ACTIONS[action.name](firing, action)
+    firing.engine.hands[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
@@ -210,18 +210,12 @@ def _log(firing: Firing, action: Action) -> None:
     engine.record("log", rule=firing.rule.id, text=reading.BRACES.sub(fill, str(action.value)))
 
 
-def _enable(firing: Firing, action: Action) -> None:
-    target = firing.engine.book.by_id[action.label or ""]
-    target.enabled = action.name == "enable"
-    firing.tell(action, f"{action.name} {target.id}")
-
-
 def _signal(firing: Firing, action: Action) -> None:
     firing.tell(action, f"signal {action.label}")
     signals.send(firing.engine, action.label or "", dict(action.data or {}))
 
 
-_ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
+ACTIONS: Dict[str, Callable[..., None]] = {
     "submit": submit,
     "cancel": targets.cancel,
     "kill": targets.kill,
@@ -229,8 +223,8 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "stop": _stop,
     "terminate": _terminate,
     "log": _log,
-    "enable": _enable,
-    "disable": _enable,
+    "enable": enabling.switch,
+    "disable": enabling.switch,
     "custom": lambda firing, action: calls.call(firing, action),
     "signal": _signal,
     "grow": resources.resize,

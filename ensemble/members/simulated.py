@@ -39,6 +39,7 @@ from typing import (
 from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
 from ensemble.engine.events import (
     BASE_EVENTS,
+    RESOURCES,
     Acknowledged,
     ActionDone,
     Counted,
@@ -50,6 +51,7 @@ from ensemble.engine.events import (
     Recovered,
     Refused,
     Report,
+    Resources,
 )
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
@@ -130,6 +132,11 @@ class SimulatedMember(Member):
     def clock(self) -> float:
         """What the virtual clock shows: seconds, from `start` on."""
         return self._now
+
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return self._running
 
     @property
     def idle(self) -> bool:
@@ -251,13 +258,45 @@ class SimulatedMember(Member):
 
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Nodes, cores and jobs, as a `Counted` has them."""
-        nodes, up = self.nodes, len(self.nodes.sizes)
-        used = nodes.cores - nodes.free_cores
+        nodes, down = self.nodes, len(self.nodes.down)
+        up = len(nodes.sizes) - down
+        cores = sum(nodes.sizes[rank][0] for rank in nodes.down) if down else 0
         return {
-            "nodes": {"up": up, "down": 0, "free": up - nodes.busy, "allocated": nodes.busy},
-            "cores": {"up": nodes.cores, "down": 0, "free": nodes.free_cores, "allocated": used},
+            "nodes": {"up": up, "down": down, "free": up - nodes.busy, "allocated": nodes.busy},
+            "cores": {
+                "up": nodes.cores - cores,
+                "down": cores,
+                "free": nodes.free_cores,
+                "allocated": nodes.used_cores,
+            },
             "queue": {"pending": len(self._jobs) - self._running, "running": self._running},
         }
+
+    def lose(self, ranks: Sequence[int]) -> None:
+        """These nodes go down, and with them the jobs that have some of them."""
+        lost = [rank for rank in dict.fromkeys(ranks) if rank < len(self.nodes.sizes) and rank not in self.nodes.down]
+        self._tell("down", lost)
+        for job in list(self._jobs.values()):
+            gone = [rank for rank, _, _ in job.place if rank in lost]
+            if gone:
+                self._exception(job, "node-failure", f"node failure on rank {gone[0]}")
+                self._end(job, _death(signal.SIGKILL))
+        self._account()
+        for rank in lost:
+            self.nodes.lose(rank)
+
+    def regain(self, ranks: Sequence[int]) -> None:
+        """These nodes are up again."""
+        found = [rank for rank in ranks if rank in self.nodes.down]
+        self._tell("up", found)
+        for rank in found:
+            self.nodes.regain(rank)
+        self._unsettled = True
+
+    def _tell(self, name: str, ranks: Sequence[int]) -> None:
+        for owner in self._ensembles.values() if ranks else ():
+            if RESOURCES in owner.events:
+                self._put(owner, Resources(self._now, name, _idset(ranks)))
 
     def used(self) -> Tuple[float, float]:
         """Seconds times nodes, and seconds times cores, that jobs have had so far."""
@@ -325,12 +364,12 @@ class SimulatedMember(Member):
         self._running += 1
         self.most_running = max(self.most_running, self._running)
         self.most_nodes = max(self.most_nodes, self.nodes.busy)
-        self.most_cores = max(self.most_cores, self.nodes.cores - self.nodes.free_cores)
+        self.most_cores = max(self.most_cores, self.nodes.used_cores)
         if job.act.group not in self.spans:
             self.spans[job.act.group] = [now, now]
         owner = job.owner
         if "alloc" in owner.events:
-            self._event(job, "alloc", {"ranks": _idset(place)})
+            self._event(job, "alloc", {"ranks": _idset([node[0] for node in place])})
         self._outbox.append((owner, JobEvent(now, job.id, "start", _NOTHING)))
         if fate.reports is not None:
             job.report = next(fate.reports, None)
@@ -393,7 +432,7 @@ class SimulatedMember(Member):
         if passed > 0:
             self._counted = self._now
             self._node_seconds += passed * self.nodes.busy
-            self._core_seconds += passed * (self.nodes.cores - self.nodes.free_cores)
+            self._core_seconds += passed * self.nodes.used_cores
 
     # ---- acting on jobs
 
@@ -483,11 +522,11 @@ def _death(number: int) -> int:
     return (128 + int(number)) << 8
 
 
-def _idset(place: Placement) -> str:
-    """The ranks of a placement, as Flux writes them."""
+def _idset(ranks: Sequence[int]) -> str:
+    """Ranks in order, as Flux writes them."""
     parts: List[str] = []
-    first = last = place[0][0]
-    for rank in [node[0] for node in place[1:]] + [-2]:
+    first = last = ranks[0]
+    for rank in [*ranks[1:], -2]:
         if rank == last + 1:
             last = rank
             continue

@@ -10,7 +10,7 @@ a look at what differs, not at every node.
 from __future__ import annotations
 
 import heapq
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 #: cores and GPUs of one node
 Pair = Tuple[int, int]
@@ -40,8 +40,11 @@ class Nodes:
         self.gpus = sum(gpus for _, gpus in nodes)
         self.free_cores = self.cores
         self.free_gpus = self.gpus
-        #: nodes of which something is taken
+        #: nodes of which something is taken, and cores that are
         self.busy = 0
+        self.used_cores = 0
+        #: ranks that are down
+        self.down: Set[int] = set()
         self._free: List[Pair] = list(nodes)
         #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
         self._heaps: Dict[Pair, List[int]] = {}
@@ -104,12 +107,28 @@ class Nodes:
             placement = found
         for rank, of_cores, of_gpus in placement:
             self._change(rank, -of_cores, -of_gpus)
+            self.used_cores += of_cores
         return placement
 
     def give(self, placement: Placement) -> None:
         """A job's part is free again."""
         for rank, cores, gpus in placement:
             self._change(rank, cores, gpus)
+            self.used_cores -= cores
+
+    def lose(self, rank: int) -> None:
+        """The node goes down; nothing of it is taken any more."""
+        cores, gpus = self.sizes[rank]
+        self.down.add(rank)
+        self._change(rank, -cores, -gpus)
+        self.busy -= 1
+
+    def regain(self, rank: int) -> None:
+        """The node is up again."""
+        cores, gpus = self.sizes[rank]
+        self.down.discard(rank)
+        self.busy += 1
+        self._change(rank, cores, gpus)
 
     def _most_free(self, cores: int, gpus: int) -> Optional[int]:
         count, top = self._with, self._top
@@ -137,20 +156,24 @@ class Nodes:
             members.discard(rank)
         return None
 
-    def _ordered(self, whole: bool) -> List[int]:
-        """Ranks with something free, or all that are wholly free: most free cores first."""
-        free = self._free
-        ranks = [
-            rank for rank, (cores, _) in enumerate(free) if cores and (not whole or free[rank] == self.sizes[rank])
-        ]
-        return sorted(ranks, key=lambda rank: -free[rank][0])
+    def _ordered(self, least: int, whole: bool) -> Iterator[int]:
+        """Ranks with so many cores free, or of these those that are wholly free: most free cores first."""
+        free, sizes = self._free, self.sizes
+        for left in range(self._top, least - 1, -1):
+            if self._with[left]:
+                for key in self._keys[left]:
+                    for rank in sorted(self._members[key]):
+                        if free[rank] == key and (not whole or key == sizes[rank]):
+                            yield rank
 
     def _spread(self, request: Request) -> Optional[Placement]:
         """That number of nodes, and of each what the node with most tasks needs, as Flux gives it."""
         nodes, tasks, cores, gpus, exclusive = request
         share = -(-tasks // nodes)
+        if sum(self._with[share * cores :]) < nodes:
+            return None
         found: List[Tuple[int, int, int]] = []
-        for rank in self._ordered(exclusive):
+        for rank in self._ordered(share * cores, exclusive):
             if _times(self._free[rank], cores, gpus) >= share:
                 found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))
                 if len(found) == nodes:
@@ -161,7 +184,7 @@ class Nodes:
         """The tasks on as many nodes as they need."""
         _, tasks, cores, gpus, exclusive = request
         found: List[Tuple[int, int, int]] = []
-        for rank in self._ordered(exclusive):
+        for rank in self._ordered(cores, exclusive):
             share = min(tasks, _times(self._free[rank], cores, gpus))
             if share:
                 found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))

@@ -25,7 +25,24 @@ from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service import inbox
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Put, Resume, Signal, Since, Submission, parse
+from ensemble.service.events import events
+from ensemble.service.explaining import explained
+from ensemble.service.payloads import (
+    Events,
+    Explain,
+    Id,
+    Jobs,
+    Log,
+    Nothing,
+    Purge,
+    Put,
+    Resize,
+    Resume,
+    Signal,
+    Since,
+    Submission,
+    parse,
+)
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
@@ -187,9 +204,10 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
+            loaded = load(request.text, request.file, Beside(request.files), self._member.capabilities)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
+        spec = loaded.spec
         if spec.members and not self._member.takes_members:
             raise BadRequest(
                 f"{request.file}: members are Flux instances, and this service is in none: run inside one (flux start, "
@@ -211,7 +229,8 @@ class Service:
             "name": spec.name,
             "file": request.file,
             "text": request.text,
-            "files": request.files,
+            # those that it names, and what algorithms stand for: a later release might expand them otherwise
+            "files": loaded.files,
             "seeds": seeds,
             "sampler": sampler(spec),
             "submitter": request.submitter.model_dump(),
@@ -229,7 +248,7 @@ class Service:
                 return
             self._stored[id] = Stored(id, given)
             self._running[id] = running
-            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in warnings]})
+            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in loaded.warnings]})
             running.announce(spec.name, request.file)
             running.feed(Begin(given["t_submit"]))
 
@@ -253,6 +272,9 @@ class Service:
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
         active.sort(key=_by_submission)
+        if running is not None:
+            # they have left the engine, and those who read the store do not find them yet
+            active = [*running.leaving_rows(), *active]
         ended = self._store.row_count(stored.id)
         if request.group is None and ended > _ROWS:
             # too many to read them all for one page of them
@@ -296,6 +318,17 @@ class Service:
         records = self._store.records(stored.id, request.since, request.max)
         reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
 
+    def _on_explain(self, payload: Any, reply: Reply) -> None:
+        request = parse(Explain, payload)
+        stored, running = self._find(request.id)
+        reply.send(explained(stored, running, self._store, request.rule, self._clock()))
+
+    def _on_events(self, payload: Any, reply: Reply) -> None:
+        request = parse(Events, payload)
+        stored, running = self._find(request.id)
+        summary = self._summary(stored)
+        reply.send(events(stored, running, summary, self._store, request.after, request.max))
+
     def _on_cancel(self, payload: Any, reply: Reply) -> None:
         self._command(parse(Id, payload).id, "cancel", {}, reply)
 
@@ -315,6 +348,17 @@ class Service:
             if not reason.startswith(IN_DOUBT):
                 raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_resize(self, payload: Any, reply: Reply) -> None:
+        request = parse(Resize, payload)
+        if not request.by:
+            raise BadRequest("a queue that is to change its size does so by one node or more")
+        name = "grow" if request.by > 0 else "shrink"
+        if name not in self._member.capabilities:
+            raise ServiceError(
+                f"the queue '{self._member.name}' has no way to {name}, so nothing was done", errno.EOPNOTSUPP
+            )
+        self._command(request.id, "resize", {"by": request.by}, reply)
 
     def _on_purge(self, payload: Any, reply: Reply) -> None:
         self._may_act()

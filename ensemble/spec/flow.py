@@ -100,7 +100,7 @@ class _Maker:
         self._edges: Dict[Tuple[str, str, str], Edge] = {}
 
     def run(self) -> Flow:
-        if any(rule.trigger == "start" for rule in self._spec.rules):
+        if any(_begins(rule) for rule in self._spec.rules):
             self._node(Node("begin", "start"))
         for name, sets in self._groups.items():
             never = "" if self._reach.jobs[name] else "no job of it is ever submitted"
@@ -160,7 +160,7 @@ class _Maker:
     def _sources(self, rule: Rule) -> Iterator[Tuple[str, str]]:
         """What gives the rule its occasions: keys of nodes, with a word on each."""
         group = about(rule)
-        if rule.trigger == "start":
+        if _begins(rule):
             yield self._node(Node("begin", "start")), ""
         elif group is not None:
             variable = (rule.name or "").partition(".")[2] if rule.trigger == "report" else ""
@@ -192,7 +192,14 @@ class _Maker:
 
     def _action(self, rule: Rule, key: str, action: Action) -> None:
         label = action.label or ""
-        if action.name in _SIMPLE:
+        first = (
+            [one for one in self._spec.rules if one.algorithm == label] if action.name in ("enable", "disable") else []
+        )
+        if first:
+            # an algorithm: those of its rules that begin it stand for all
+            for one in [one for one in first if one.trigger == "enabled"] or first:
+                self._edge(key, f"rule:{one.id}", _SIMPLE[action.name][1], label)
+        elif action.name in _SIMPLE:
             kind, does = _SIMPLE[action.name]
             if kind == "variable":
                 self._of(Metric("var", "", "", label))
@@ -203,6 +210,11 @@ class _Maker:
                 self._edge(key, target, _ON_JOBS[action.name], action.state or "")
         elif action.name in ("stop", "terminate"):
             self._edge(key, self._node(Node("end", action.name)), "ends", action.status or "")
+
+
+def _begins(rule: Rule) -> bool:
+    """Does the start of the ensemble make it fire?"""
+    return rule.trigger == "start" or (rule.trigger == "enabled" and rule.enabled)
 
 
 def trigger(rule: Rule) -> str:

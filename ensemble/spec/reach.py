@@ -71,12 +71,18 @@ class Reach:
         self.variables: Dict[str, Range] = {name: exactly(value) for name, value in spec.variables.items()}
         #: variables that a rule that may fire sets
         self.set: Set[str] = set()
-        #: rule number -> its condition as a tree; None where it has none
+        #: rule number -> its condition, compiled, and as a tree; None where it has none
+        self.compiled: List[Union[Condition, Expression, None]] = []
         self.conditions: List[Optional[Term]] = []
         self._wakes: List[Tuple[Metric, ...]] = []
         self._enabled: Set[str] = {rule.id for rule in spec.rules if rule.enabled}
         self._enablers: Dict[str, List[str]] = {}
         self._numbers = {rule.id: number for number, rule in enumerate(spec.rules)}
+        #: algorithm -> the ids of its rules
+        self._parts: Dict[str, List[str]] = {}
+        for rule in spec.rules:
+            if rule.algorithm is not None:
+                self._parts.setdefault(rule.algorithm, []).append(rule.id)
         self._texts: Dict[str, Expression] = {}
         #: group -> the submissions of it: rule number and action
         self._submits: Dict[str, List[Tuple[int, Action]]] = {group: [] for group in self.groups}
@@ -117,11 +123,12 @@ class Reach:
         """Note what a rule reads and submits."""
         compiled = condition.compile(rule.when, self.groups, rule.trigger, rule.name)
         term = _term(compiled, rule, self.groups)
+        self.compiled.append(compiled)
         self.conditions.append(term)
         own = (metrics.parse(rule.name or "", self.groups),) if rule.trigger == "metric" else ()
         reads = [*condition.metrics_of(compiled), *own]
         self._wakes.append(tuple(reads) if rule.trigger == "metric" else ())
-        for enabled in _labels(rule, "enable"):
+        for enabled in self._enables(rule):
             self._enablers.setdefault(enabled, []).append(rule.id)
         for action in rule.actions:
             if action.name == "submit":
@@ -136,6 +143,10 @@ class Reach:
             needs.add(("group", group) if group else ("all", ""))
         for need in needs:
             self._depends.setdefault(need, set()).add(number)
+
+    def _enables(self, rule: Rule) -> List[str]:
+        """The ids of the rules that it enables, one by one or as an algorithm."""
+        return [id for label in _labels(rule, "enable") for id in self._parts.get(label, [label])]
 
     def _expression(self, text: str) -> Expression:
         made = self._texts.get(text)
@@ -156,7 +167,7 @@ class Reach:
                 if number in self.fires:
                     rule = self.spec.rules[number]
                     groups.update(_labels(rule, "submit"))
-                    enabled.update(_labels(rule, "enable"))
+                    enabled.update(self._enables(rule))
                     changed |= self._set(rule)
             for group in groups:
                 most = self._most(group)
@@ -234,6 +245,10 @@ class Reach:
             return min(most, sum(self.jobs[group] for group in groups))
         return most
 
+    def retried(self, group: str) -> bool:
+        """May a job of the group be tried again?"""
+        return any((jobs.retries or NONE).max or (jobs.retries or NONE).infrastructure for jobs in self.groups[group])
+
     def _asks(self, group: str) -> bool:
         """Does a function say the points of the group?"""
         return any(jobs.parameters is not None and jobs.parameters.custom for jobs in self.groups[group])
@@ -256,7 +271,7 @@ class Reach:
             if not any(self.jobs[one] for one in groups):
                 which = f"no job of '{group}'" if group else "no job"
                 return Reason(WAITS, "name" if group else "trigger", f"{which} is ever submitted")
-            if rule.trigger == "job-retry" and not any(_retried(self.groups[one]) for one in groups):
+            if rule.trigger == "job-retry" and not any(map(self.retried, groups)):
                 return Reason(WAITS, "name" if group else "trigger", "no job that this is about is ever tried again")
         elif rule.trigger == "metric" and not any(map(self._moves, self._wakes[number])):
             lost = sorted({metric.variable for metric in self._wakes[number] if metric.stat == "var"})
@@ -308,10 +323,6 @@ def _custom(rule: Rule) -> bool:
 def _wanted(jobs: JobSet) -> float:
     """The most jobs of a set that a submission without a count makes."""
     return math.inf if jobs.wanted is None else float(jobs.wanted)
-
-
-def _retried(sets: Tuple[JobSet, ...]) -> bool:
-    return any((jobs.retries or NONE).max or (jobs.retries or NONE).infrastructure for jobs in sets)
 
 
 def _product(a: float, b: float) -> float:

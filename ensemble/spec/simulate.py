@@ -102,6 +102,16 @@ class Sent(_Model):
     data: Dict[str, _Plain] = Field(default_factory=dict, description="what event.data has")
 
 
+class Outage(_Model):
+    """Nodes that go down."""
+
+    at: _Duration = Field(description="when they go down: time from the start of the ensemble")
+    ranks: Annotated[Tuple[int, ...], As(units.idset, ({"type": "string"}, {"type": "integer", "minimum": 0}))] = Field(
+        description="which, as 0-3,7; those that are not there are left out"
+    )
+    duration: Optional[_Duration] = Field(None, description="time after which they are up again; without it never")
+
+
 class Simulate(_Model):
     """`simulate:` of the file."""
 
@@ -109,4 +119,5 @@ class Simulate(_Model):
     cores: Optional[Annotated[int, Between(1, 1_000_000)]] = Field(None, description="cores of a node")
     gpus: Optional[Annotated[int, Between(0, 1_000_000)]] = Field(None, description="GPUs of a node")
     groups: Dict[str, Simulated] = Field(default_factory=dict, description="what jobs do, by group")
+    outages: Tuple[Outage, ...] = Field((), description="nodes that go down")
     signals: Tuple[Sent, ...] = Field((), description="signals that come from outside")
