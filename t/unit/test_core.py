@@ -20,7 +20,7 @@ COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "f
 SUMMARY = {"id", "name", "state", "reason", "t_submit", "t_end", "jobs"}
 JOB = {
     "id", "group", "state", "result", "exit_code", "signal", "cause", "note", "attempt", "rule", "firing", "index", "t_submit",
-    "t_start", "t_end", "ranks", "params", "values", "ended", "where",
+    "t_start", "t_end", "member", "ranks", "params", "values", "ended", "where",
 }  # fmt: skip
 RULE = {"id", "trigger", "fired", "remaining", "state", "error"}
 STATES = {"held", "submitting", "pending", "running", "finished", "inactive"}
