@@ -1,347 +1,353 @@
 # SPDX-License-Identifier: MIT
-"""One Flux instance that is not the service's own: the ensembles that name it, and the process that drives it.
+"""A member whose queue is elsewhere: whoever speaks for the queue attaches, and attaches again when the line breaks.
 
-Law of this file: what is known here of an instance is what is needed to take its jobs up again: for each ensemble the jobs
-that have not ended, the submissions of which nothing has come back, and what waits. It is told when the process comes and
-goes, and is a part of `several.py`, which says how that works.
+Law of this file: what is sent and taken, how often; nothing of the wire (a `Link` carries it).
+
+Theory of operation. Actions get an id and stay open until an event answers them; all open ones are sent to each new
+link, in order, and the other side does each id once. Events have a sequence number; one whose number was taken is
+dropped, and what was taken is acknowledged once it is kept, after which the other side may forget it. So neither a
+broken line nor the end of either process loses or doubles anything:
+
+- The line breaks: both sides send again what has no answer.
+- The other side's process ends: its journal has the ids that it has done and the events that are not acknowledged.
+- This process ends: the service brings its ensembles back from its store and calls `recover`; the other side is told
+  the jobs that the store knows and the submissions that are in doubt. Events that were kept and not acknowledged come
+  again: outcomes are taken only of submissions that wait for one, and a job's events may repeat.
+
+A link is accepted from one journal alone (`identity`), the first that came: another one could not know what the first
+has done, and would do it twice.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import syslog
 import time
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Optional, Tuple
+from abc import ABC, abstractmethod
+from collections import deque
+from pathlib import Path
+from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ensemble.engine.actions import Submit
-from ensemble.engine.events import (
-    Acknowledged,
-    ActionDone,
-    Counted,
-    Event,
-    InDoubt,
-    JobEvent,
-    JobId,
-    Key,
-    Lost,
-    MemberChanged,
-    Recovered,
-    Refused,
-    Resources,
-)
-from ensemble.engine.jobs import SHUTDOWN
-from ensemble.engine.places import DOWN, GONE, UP
-from ensemble.members.base import Submitter, Timer
-from ensemble.members.line import Line
+from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
+from ensemble.engine.events import BASE_EVENTS, FORMAT, Event, JobId, Key, Refused, from_json
+from ensemble.errors import MemberError, RecordError
+from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
+from ensemble.members.guard import Log
+from ensemble.members.local_job import with_values
+from ensemble.members.loop_timers import LoopTimer, watch
+from ensemble.spec import templates
 from ensemble.spec.models import Spec
-from ensemble.spec.places import Place
+from ensemble.spec.reports import declared, patterns
 
-if TYPE_CHECKING:
-    from ensemble.members.several import Several
+#: seconds between two tries to acknowledge what is not kept yet
+_AGAIN = 0.5
+#: which event type stands for what comes over the line
+_EVENTS = {
+    "acknowledged": ("Acknowledged", ("key", "id")),
+    "refused": ("Refused", ("key", "reason")),
+    "in_doubt": ("InDoubt", ("key", "reason")),
+    "job": ("JobEvent", ("id", "name", "context", "key")),
+    "done": ("ActionDone", ("id", "action", "error")),
+    "lost": ("Lost", ("id", "reason")),
+    "counted": ("Counted", ("counts",)),
+    "recovered": ("Recovered", ()),
+    "report": ("Report", ("key", "values", "id")),
+}
 
-#: an instance's own ids have so many bits
-BITS = 64
-MASK = (1 << BITS) - 1
-#: the last event of a job
-_LAST = frozenset(("clean", "invalidate"))
-#: seconds to the next process, at first and at most
-_BACKOFF = (0.5, 30.0)
-#: seconds without a sign of life after which a process is given up
-_SILENCE = 45.0
 
-Act = Any  # Cancel, Kill or Urgency
+class Refusal(MemberError):
+    """Who wants to attach, or what it sends, is not taken; the line is to be closed with this sentence."""
 
 
-class User:
-    """An ensemble that names a member."""
+class Link(ABC):
+    """A line to the other side. Its methods never block and never raise."""
 
-    def __init__(self, name: str, place: int, timeout: float, spec: Spec, submitter: Submitter) -> None:
+    @abstractmethod
+    def action(self, id: str, ensemble: str, what: str, data: Dict[str, Any]) -> None:
+        """Send an action: submit, cancel, kill, urgency, look or recover."""
+
+    @abstractmethod
+    def acknowledge(self, seq: int) -> None:
+        """All events up to this one are kept."""
+
+    @abstractmethod
+    def close(self, why: str) -> None:
+        """The line is given up."""
+
+
+class RemoteMember(Member):
+    """The queue of that name. All methods are called from the thread that runs `loop`."""
+
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        epoch: str,
+        kept: Callable[[str], bool] = lambda ensemble: True,
+    ) -> None:
+        """`folder` keeps the identity of the other side. `epoch` is a word that no earlier process had. `kept` tells
+        whether all that was delivered to an ensemble is kept by now."""
         self.name = name
-        #: what stands above the 64 bits of its ids
-        self.high = (place + 1) << BITS
-        self.timeout = timeout
-        self.spec = spec
-        self.submitter = submitter
-        self.events: FrozenSet[str] = frozenset()
-        self.state = UP
-        #: was it ever made known to the instance, by us or by an earlier service?
-        self.again = False
-        #: when it was last heard of, seconds since the epoch
-        self.t = 0.0
-        #: jobs that are known and have not ended, by the instance's own ids
-        self.live: Dict[JobId, Key] = {}
-        #: submissions that are sent and of which nothing has come back
-        self.sent: Dict[Key, Submit] = {}
-        #: submissions that are not sent
-        self.waiting: List[Submit] = []
-        #: what is to be done to jobs and has no outcome, with the instance's own ids
-        self.acts: Dict[Tuple[JobId, str], Act] = {}
-        #: job to where its output lies
-        self.where: Dict[JobId, str] = {}
-        self.patience: Optional[Timer] = None
-
-
-class Remote:
-    """One instance that is not home, with the process that drives it."""
-
-    def __init__(self, several: Several, target: str, text: str) -> None:
-        self.target = target
-        self.users: Dict[str, User] = {}
-        self._several = several
-        self._text = text
-        self._line: Optional[Line] = None
-        self._up = False
-        #: nothing to connect to will ever be there again
-        self._over = False
-        self._uri = ""
-        self._t_up = 0.0
-        self._why = ""
-        self._heard_at = 0.0
-        self._backoff = _BACKOFF[0]
+        self.loop = loop
+        self._identity = folder / f"member-{name}"
+        self._log = log
+        self._epoch = epoch
+        self._kept = kept
+        self._deliver: Optional[Deliver] = None
+        self._specs: Dict[str, Tuple[Spec, Submitter]] = {}
+        self._events: Dict[str, FrozenSet[str]] = {}
+        #: actions without an answer, in order: id -> ensemble, what, data
+        self._open: Dict[str, Tuple[str, str, Dict[str, Any]]] = {}
+        self._number = 0
+        #: submissions that wait for their outcome
+        self._awaited: Set[Key] = set()
+        self.link: Optional[Link] = None
+        #: seq of the last event that was taken; None before the first
+        self._taken: Optional[int] = None
         self._retry: Optional[Timer] = None
-        self._watchdog: Optional[Timer] = None
+        #: what came while the service could take nothing: callbacks
+        self._held: Deque[Callable[[], None]] = deque()
+        self._on_hold = False
 
-    # What `Several` calls
+    # ---- what the service calls
 
-    def join(self, ensemble: str, user: User) -> None:
-        """One more ensemble."""
-        self.users[ensemble] = user
-        user.t = self._several.clock()
-        if self._up:
-            self._open(ensemble, user)
-        elif self._several.started and self._line is None:
-            self.soon(0.0)
+    def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
 
-    def leave(self, ensemble: str) -> None:
-        """One less."""
-        user = self.users.pop(ensemble)
-        if user.patience is not None:
-            user.patience.cancel()
-        self.send("close", ensemble)
-        if not self.users:
-            # what it was told before is done when it has read to the end
-            self.stop()
-
-    def submit(self, ensemble: str, action: Submit) -> None:
-        """Send it, or keep it until it can be sent."""
-        user = self.users[ensemble]
-        if user.state == GONE:
-            reason = f"the member '{user.name}' ({self._text}) is given up: {self._why or 'it cannot be reached'}"
-            refused = Refused(self._several.clock(), action.key, reason)
-            self._several.call_at(self._several.clock(), lambda: self._several.tell(ensemble, refused))
-        elif self._up:
-            user.sent[action.key] = action
-            self.send("perform", ensemble, action)
-        else:
-            user.waiting.append(action)
-
-    def act(self, ensemble: str, action: Act) -> None:
-        """The same for what is done to a job."""
-        user = self.users[ensemble]
-        if user.state != GONE:
-            user.acts[action.id, type(action).__name__.lower()] = action
-            self.send("perform", ensemble, action)
+    def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
+        for sets in spec.groups.values():
+            wanted = patterns(declared(sets))
+            if wanted:
+                raise MemberError(
+                    f"the output of jobs of the queue '{self.name}' cannot be read, and '{sets[0].name}' has metrics that "
+                    f"are looked for in it ({', '.join(wanted)}): let its jobs report them"
+                )
+        self._specs[ensemble] = spec, submitter
+        self._events[ensemble] = frozenset(BASE_EVENTS) | events
 
     def want(self, ensemble: str, events: FrozenSet[str]) -> None:
-        user = self.users[ensemble]
-        user.events = events
-        self.send("want", ensemble, events)
+        self._events[ensemble] |= events
 
-    def where(self, ensemble: str, id: JobId) -> str:
-        user = self.users.get(ensemble)
-        told = user.where.get(id, "") if user is not None else ""
-        attach = f"flux job attach {self._several.home.show(id)}"
-        return f"flux proxy {self._uri} {attach}" if not told or told == attach else told
+    def close(self, ensemble: str) -> None:
+        self._specs.pop(ensemble, None)
+        self._events.pop(ensemble, None)
 
-    def send(self, *message: Any) -> None:
-        """To the process, if it is connected."""
-        if self._up and self._line is not None:
-            self._line.send(*message)
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
+        jobs: List[Dict[str, Any]] = []
+        for submission in doubtful:
+            self._awaited.add(submission.key)
+            try:
+                jobs.append(self._job(ensemble, submission))
+            except ValueError as exc:
+                # it was never sent
+                self._awaited.discard(submission.key)
+                self._soon(ensemble, Refused(time.time(), submission.key, f"{exc} (group '{submission.group}')"))
+        data = {"known": [{"id": id, "key": str(key)} for id, key in known.items()], "doubtful": jobs}
+        self._send(ensemble, "recover", data)
+
+    def perform(self, ensemble: str, action: Action) -> None:
+        if self._deliver is None:
+            return
+        if isinstance(action, Submit):
+            try:
+                job = self._job(ensemble, action)
+            except ValueError as exc:
+                self._soon(ensemble, Refused(time.time(), action.key, f"{exc} (group '{action.group}')"))
+                return
+            self._awaited.add(action.key)
+            self._send(ensemble, "submit", job)
+        elif isinstance(action, Cancel):
+            self._send(ensemble, "cancel", {"id": action.id, "reason": action.cause.text})
+        elif isinstance(action, Kill):
+            self._send(ensemble, "kill", {"id": action.id, "signal": int(action.signal)})
+        elif isinstance(action, Urgency):
+            self._send(ensemble, "urgency", {"id": action.id, "value": action.value})
+        elif isinstance(action, Look):
+            self._send(ensemble, "look", {})
+        else:
+            raise MemberError(f"the queue '{self.name}' cannot perform {type(action).__name__}")
+
+    def hold(self, on: bool) -> None:
+        self._on_hold = on
+        if not on:
+            self.loop.call_soon(self._let_in)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        return LoopTimer(self.loop, when, callback)
+
+    def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
+        return watch(self.loop, fd, callback, write)
 
     def stop(self) -> None:
-        """Let the process go."""
-        for timer in (self._retry, self._watchdog, *(user.patience for user in self.users.values())):
-            if timer is not None:
-                timer.cancel()
-        self._retry = self._watchdog = None
-        self._up = False
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self._deliver = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self.link is not None:
+            self.link.close("the server is stopping: attach again when it is back")
+            self.link = None
 
-    def soon(self, seconds: float) -> None:
-        """Start a process, from the loop."""
-        if self._retry is None and self._line is None and not self._over:
-            self._retry = self._several.call_at(self._several.clock() + seconds, self._connect)
+    # ---- what the other side's line calls
 
-    # The process
+    def attach(self, link: Link, name: str, identity: str) -> None:
+        """A line is there. Raises Refusal where it is not the queue's."""
+        if name != self.name:
+            raise Refusal(f"this server's member is called '{self.name}', not '{name[:50]}'")
+        if not identity:
+            raise Refusal("a member needs an identity: a random word, made once and kept with its journal")
+        self._recognise(identity)
+        if self.link is not None:
+            self.link.close("another line of the same member has come")
+        self.link = link
+        self._log(syslog.LOG_INFO, f"member {self.name} is attached, {len(self._open)} actions wait for it")
+        for id, (ensemble, what, data) in self._open.items():
+            link.action(id, ensemble, what, data)
 
-    def _connect(self) -> None:
-        self._retry = None
-        if self._line is not None or not self.users:
+    def detach(self, link: Link) -> None:
+        """The line is gone."""
+        if self.link is link:
+            self.link = None
+            self._log(syslog.LOG_WARNING, f"member {self.name} is gone; what it was to do waits until it is back")
+
+    def take(
+        self, link: Link, seq: int, t: float, ensemble: str, answers: str, what: str, data: Dict[str, Any],
+        then: Callable[[Optional[str]], None],
+    ) -> None:  # fmt: skip
+        """An event has come; `then` is called with None once it is taken, or with a sentence where it is refused."""
+
+        def now() -> None:
+            try:
+                if self.link is link and self._deliver is not None:
+                    self._take(seq, t, ensemble, answers, what, data)
+                then(None)
+            except Refusal as exc:
+                then(str(exc))
+
+        if self._on_hold or self._held:
+            self._held.append(now)
+        else:
+            now()
+
+    # ---- within
+
+    def _let_in(self) -> None:
+        while self._held and not self._on_hold:
+            self._held.popleft()()
+
+    def _take(self, seq: int, t: float, ensemble: str, answers: str, what: str, data: Dict[str, Any]) -> None:
+        if self._taken is not None and seq <= self._taken:
+            self._acknowledge()
             return
-        several = self._several
-        self._why = ""
-        self._heard_at = time.monotonic()
+        if seq < 1 or (self._taken is not None and seq != self._taken + 1):
+            raise Refusal(f"event {seq} follows event {self._taken}: events are counted from 1 without a gap")
+        event = self._event(seq, t, what, data)
+        key = getattr(event, "key", None)
+        outcome = what in ("acknowledged", "refused", "in_doubt")
+        if key is not None and key.ensemble != ensemble:
+            raise Refusal(f"event {seq} is of ensemble '{ensemble[:50]}', and its key is another's")
+        self._taken = seq
+        self._open.pop(answers, None)
+        if outcome and key not in self._awaited:
+            # kept before this process began, or of an ensemble that is gone
+            self._acknowledge()
+            return
+        self._awaited.discard(key)
+        wanted = self._events.get(ensemble)
+        if wanted is not None and self._deliver is not None and (what != "job" or data["name"] in wanted):
+            self._deliver(ensemble, event)
+        self._acknowledge()
+
+    def _event(self, seq: int, t: float, what: str, data: Dict[str, Any]) -> Event:
+        if what not in _EVENTS:
+            raise Refusal(f"event {seq} says nothing that a member may say")
+        type, fields = _EVENTS[what]
+        given = {**data, "id": f"{self.name}:{seq}"} if what == "report" else data
         try:
-            self._line = Line(several.home, several.program, [self.target], {}, self._heard, self._lost, several.log)
+            return from_json([FORMAT, type, t, *(given.get(field) for field in fields)])
+        except RecordError as exc:
+            raise Refusal(f"event {seq} makes no sense: {exc}") from None
+
+    def _acknowledge(self) -> None:
+        """Tell what was taken, once it is kept."""
+        if self._retry is not None or self.link is None or self._taken is None:
+            return
+        if all(map(self._kept, self._specs)):
+            self.link.acknowledge(self._taken)
+        else:
+            self._retry = self.call_at(time.time() + _AGAIN, self._again)
+
+    def _again(self) -> None:
+        self._retry = None
+        self._acknowledge()
+
+    def _send(self, ensemble: str, what: str, data: Dict[str, Any]) -> None:
+        self._number += 1
+        id = f"{self._epoch}.{self._number}"
+        self._open[id] = ensemble, what, data
+        if self.link is not None:
+            self.link.action(id, ensemble, what, data)
+
+    def _soon(self, ensemble: str, event: Event) -> None:
+        def deliver() -> None:
+            if self._deliver is not None and ensemble in self._specs:
+                self._deliver(ensemble, event)
+
+        self.loop.call_soon(deliver)
+
+    def _job(self, ensemble: str, action: Submit) -> Dict[str, Any]:
+        """What the queue must know of a job. Raises ValueError where a value does not fit its place."""
+        spec, submitter = self._specs[ensemble]
+        one = with_values(spec.groups[action.group][action.set], action.params)
+        given = action.overrides
+        nodes = given.get("nodes") or one.nodes or 1
+        return {
+            "key": str(action.key),
+            "group": action.group,
+            "argv": list(one.command) if one.script is None else ["/bin/sh", "-c", one.script, one.name],
+            "cwd": submitter.cwd,
+            "workdir": one.workdir or "",
+            "environment": {
+                **{name: value for name, value in one.environment.items() if value is not None},
+                "ENSEMBLE_JOB": str(action.key),
+                "ENSEMBLE_ID": ensemble,
+                **templates.variables(action.params),
+            },
+            "unset": [name for name, value in one.environment.items() if value is None],
+            "submitter_environment": {
+                name: value for name, value in submitter.environment.items() if not name.startswith(templates.PARAM)
+            },
+            "input": one.input or "",
+            "output": one.output or "",
+            "error": one.error or "",
+            "nodes": nodes,
+            "tasks": given.get("tasks") or one.tasks or nodes,
+            "cores": one.cores,
+            "gpus": one.gpus,
+            "exclusive": bool(one.exclusive),
+            "duration": given.get("duration", one.duration) or 0.0,
+            "urgency": given.get("urgency", one.urgency),
+            "queue": one.queue or "",
+            "bank": one.bank or "",
+            "params": json.dumps(action.params),
+        }
+
+    def _recognise(self, identity: str) -> None:
+        """Is it the journal that was here first? Raises Refusal."""
+        try:
+            if not self._identity.exists():
+                new = self._identity.with_suffix(".new")
+                new.write_text(identity)
+                new.rename(self._identity)
+            known = self._identity.read_text().strip()
         except OSError as exc:
-            self._why = f"the process that drives it cannot be started: {exc}"
-            self._lost()
-            return
-        self._look()
-
-    def _look(self) -> None:
-        """Is the process alive?"""
-        self._watchdog = None
-        if self._line is None:
-            return
-        if time.monotonic() - self._heard_at > _SILENCE:
-            self._line.close()
-            self._why = f"nothing was heard of it for {_SILENCE:g} s"
-            self._lost()
-            return
-        self._watchdog = self._several.call_at(self._several.clock() + _SILENCE / 3, self._look)
-
-    def _heard(self, message: Tuple[Any, ...]) -> None:
-        what, args = message[0], message[1:]
-        self._heard_at = time.monotonic()
-        if what == "event":
-            self._event(*args)
-        elif what == "up":
-            self._connected(*args)
-        elif what == "ending":
-            self._why = args[0]
-        elif what == "ended":
-            self._why, self._over = args[0], True
-
-    def _lost(self) -> None:
-        several = self._several
-        was_up, self._up, self._line = self._up, False, None
-        why = self._why or "the process that drives it has ended"
-        if was_up or self._backoff == _BACKOFF[0]:
-            several.log(syslog.LOG_WARNING, f"the member at {self._text} cannot be reached: {why}")
-        # the last sign of life is that old
-        t = several.clock() - (time.monotonic() - self._heard_at)
-        for ensemble, user in list(self.users.items()):
-            if was_up:
-                user.t = t
-            if user.state == UP:
-                user.state = DOWN
-                several.tell(ensemble, MemberChanged(several.clock(), user.name, DOWN, why))
-            if self.users.get(ensemble) is not user:
-                # that was the end of it
-                continue
-            if self._over:
-                self._give_up(ensemble, user, why)
-            elif user.state == DOWN and user.patience is None:
-                self._wait(ensemble, user)
-        self.soon(self._backoff)
-        self._backoff = min(2 * self._backoff, _BACKOFF[1])
-
-    def _wait(self, ensemble: str, user: User) -> None:
-        def over() -> None:
-            user.patience = None
-            if user.state == DOWN:
-                self._give_up(ensemble, user, f"{self._why or 'no answer'}, and that for {user.timeout:g} s")
-
-        user.patience = self._several.call_at(self._several.clock() + user.timeout, over)
-
-    def _give_up(self, ensemble: str, user: User, why: str) -> None:
-        if user.state == GONE or self.users.get(ensemble) is not user:
-            return
-        user.state = GONE
-        user.live.clear()
-        user.sent.clear()
-        user.waiting.clear()
-        user.acts.clear()
-        user.where.clear()
-        reason = f"the member '{user.name}' ({self._text}) is given up: {why}"
-        self._several.tell(ensemble, MemberChanged(self._several.clock(), user.name, GONE, reason))
-
-    def _connected(self, t_up: float, uri: str, fresh: bool) -> None:
-        if fresh:
-            # the one before has ended, and what ran in it with it
-            for ensemble, user in list(self.users.items()):
-                if user.again:
-                    self._give_up(ensemble, user, "the job in which it ran has ended")
-        self._up, self._t_up, self._uri = True, t_up, uri
-        self._backoff = _BACKOFF[0]
-        # those that have jobs already are told of before the start, the others have no past to look for
-        known = {ensemble for ensemble, user in self.users.items() if user.again}
-        for ensemble in known:
-            self._open(ensemble, self.users[ensemble])
-        self.send("start")
-        for ensemble in self.users.keys() - known:
-            self._open(ensemble, self.users[ensemble])
-        if self._several.held:
-            self.send("hold", True)
-        for ensemble, user in list(self.users.items()):
-            if user.patience is not None:
-                user.patience.cancel()
-                user.patience = None
-            user.state = UP
-            waiting, user.waiting = user.waiting, []
-            self._several.tell(ensemble, MemberChanged(self._several.clock(), user.name, UP))
-            if self.users.get(ensemble) is not user:
-                continue
-            for action in waiting:
-                self.submit(ensemble, action)
-            for act in list(user.acts.values()):
-                self.send("perform", ensemble, act)
-
-    def _open(self, ensemble: str, user: User) -> None:
-        self.send("open", ensemble, user.spec, user.submitter, user.events)
-        if user.again:
-            self.send("recover", ensemble, dict(user.live), list(user.sent.values()), user.t)
-        user.again = True
-
-    def _event(self, ensemble: str, event: Event, where: str) -> None:
-        user = self.users.get(ensemble)
-        if user is None or isinstance(event, (Counted, Resources)):
-            return
-        last = False
-        if isinstance(event, JobEvent):
-            id = event.id
-            if event.name == "submit" and event.key is not None:
-                if user.sent.pop(event.key, None) is not None:
-                    user.live[id] = event.key
-                user.where[id] = where
-            if id not in user.live:
-                return
-            last = event.name in _LAST
-            event = self._as_it_was(user, event)._replace(id=user.high | id)
-        elif isinstance(event, Acknowledged):
-            if user.sent.pop(event.key, None) is not None:
-                user.live[event.id] = event.key
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, (Refused, InDoubt)):
-            user.sent.pop(event.key, None)
-            for id in [id for id, key in user.live.items() if key == event.key and isinstance(event, InDoubt)]:
-                del user.live[id]
-        elif isinstance(event, Lost):
-            user.live.pop(event.id, None)
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, ActionDone):
-            user.acts.pop((event.id, event.action), None)
-            event = event._replace(id=user.high | event.id)
-        elif isinstance(event, Recovered) and not self._several.recovered(ensemble):
-            # what home has yet to tell is of before
-            return
-        self._several.tell(ensemble, event)
-        if last:
-            user.live.pop(id, None)
-            user.where.pop(id, None)
-
-    def _as_it_was(self, user: User, event: JobEvent) -> JobEvent:
-        """A cancel of a shutdown is told as one."""
-        context = event.context
-        if event.name == "exception" and context.get("type") == "cancel" and user.t <= event.t < self._t_up:
-            return event._replace(context={**context, "type": SHUTDOWN})
-        return event
-
-
-def described(place: Place) -> str:
-    """Where a member is, for messages."""
-    if place.nodes is not None:
-        return f"an instance of {place.nodes} nodes of its own" if place.nodes > 1 else "an instance of its own"
-    return place.uri or f"job {place.job}"
+            raise Refusal(f"the server cannot keep who its member is: {self._identity}: {exc.strerror}") from None
+        if known != identity:
+            raise Refusal(
+                f"'{self.name}' has come with another journal than before, which cannot know what was done already: start it "
+                f"with its own folder, or, if that is lost, cancel its ensembles and remove {self._identity} at the server"
+            )

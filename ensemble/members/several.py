@@ -28,9 +28,9 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, 
 from ensemble.engine.actions import Action, Cancel, Kill, Submit, Urgency
 from ensemble.engine.events import RESOURCES, Event, JobId, Key, Recovered
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
+from ensemble.members.elsewhere import BITS, MASK, Remote, User, described
 from ensemble.members.guard import Log
 from ensemble.members.line import Line
-from ensemble.members.remote import BITS, MASK, Remote, User, described
 from ensemble.spec.models import Spec
 from ensemble.spec.places import Place
 

@@ -51,6 +51,8 @@ from ensemble.spec.simulate import Outage, Sent
 MOST_QUIET = 100_000
 #: states that only a simulation can end in: nothing will happen, the same would happen for ever, time is up
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
+#: jobs that wait to start; what is submitted beyond waits with the engine, which needs less memory for it
+MOST_PENDING = 200_000
 #: lines of the log that are kept from the begin, and from the end
 LINES = 8
 #: timers behind which lies what the actions of a firing did, not the passing of time
@@ -93,7 +95,9 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
+        self.member = SimulatedMember(
+            Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True, most_pending=MOST_PENDING
+        )
         self.feeding = Feeding()
         #: rule's id -> when it fired, in seconds from the start
         self.firings: Dict[str, array[float]] = {rule.id: array("d") for rule in spec.rules}
@@ -362,6 +366,7 @@ class Simulation:
                 "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
                 "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
             },
+            "held_back": member.held_back,
             "most": {"running": member.most_running, "nodes": member.most_nodes, "cores": member.most_cores},
             "rules": [self._rule(rule) for rule in engine.book.rules],
             "metrics": engine.tally.table(),
