@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, ending, life, reports, resources, signals
+from ensemble.engine import acting, asking, calls, ending, life, reports, resources, scaling, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -42,9 +42,9 @@ from ensemble.engine.events import (
     Refused,
     Report,
     Resources,
+    Scaled,
     Signal,
     TimerExpired,
-    Unable,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
@@ -141,6 +141,8 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: the size of the queue that it wants, as `scaling.py` has it
+        self.scaling = scaling.nothing()
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -162,7 +164,7 @@ class Engine:
             Signal: lambda event: signals.take(self, event),
             Resources: lambda event: resources.take(self, event),
             Counted: lambda event: resources.count(self, event),
-            Unable: lambda event: resources.unable(self, event),
+            Scaled: lambda event: scaling.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {

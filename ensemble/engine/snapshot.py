@@ -41,6 +41,7 @@ _PLAIN = (
     "idle_seen",
     "resources",
     "looking",
+    "scaling",
     "pending_signals",
     "signals_seen",
     "variables",
