@@ -39,6 +39,7 @@ from typing import (
 from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
 from ensemble.engine.events import (
     BASE_EVENTS,
+    RESOURCES,
     Acknowledged,
     ActionDone,
     Counted,
@@ -50,12 +51,16 @@ from ensemble.engine.events import (
     Recovered,
     Refused,
     Report,
+    Resources,
 )
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
 from ensemble.members.simulated_nodes import Nodes, Placement
+from ensemble.members.simulated_scaler import SimulatedScaler, idset
 from ensemble.spec.models import Spec
+from ensemble.spec.scaler import Scaler as Table
+from ensemble.spec.simulate import DELAY
 
 #: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
 KILL_TIMEOUT = 5.0
@@ -84,16 +89,25 @@ class SimulatedMember(Member):
     """Jobs that only pass the time of a virtual clock."""
 
     name = "simulated"
-    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency", "scaler"))
 
     def __init__(
-        self, nodes: Nodes, draw: Draw, start: float = 0.0, queues: Collection[str] = (), lean: bool = False
+        self,
+        nodes: Nodes,
+        draw: Draw,
+        start: float = 0.0,
+        queues: Collection[str] = (),
+        lean: bool = False,
+        delay: float = DELAY,
     ) -> None:
         """`draw` is asked for a job's fate when it starts. `start` is what the clock shows at first, in seconds.
 
         Jobs may name the `queues`; they all have the same nodes. A `lean` one leaves out acknowledgements, which tell
-        an engine nothing that the events of a job that cannot become invalid do not.
+        an engine nothing that the events of a job that cannot become invalid do not. Nodes take `delay` seconds to come up.
         """
+        self._delay = delay
+        #: gets a word when a job has ended; None where nobody waits for nodes to become free
+        self.on_freed: Optional[Callable[[], None]] = None
         self._lean = lean
         self._interrupted = False
         self.nodes = nodes
@@ -117,6 +131,9 @@ class SimulatedMember(Member):
         #: seconds times cores, and times nodes, that jobs have had so far, by the time of `_counted`
         self._core_seconds = 0.0
         self._node_seconds = 0.0
+        #: the same of those that were up
+        self._cores_up = 0.0
+        self._nodes_up = 0.0
         self._counted = start
         #: most jobs that have been running at a time, and most nodes and cores in use
         self.most_running = 0
@@ -249,13 +266,30 @@ class SimulatedMember(Member):
     def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         return f"job {id} is simulated and prints nothing" if ensemble in self._ensembles else ""
 
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> SimulatedScaler:
+        """Stands for any scaler."""
+        return SimulatedScaler(self, self._delay)
+
+    def changed(self, how: str, ranks: Sequence[int]) -> None:
+        """Nodes have come up, or gone (`down`), that `nodes` has opened or closed."""
+        self._unsettled = True
+        for owner in self._ensembles.values():
+            if RESOURCES in owner.events:
+                self._put(owner, Resources(self._now, how, idset(ranks)))
+
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Nodes, cores and jobs, as a `Counted` has them."""
-        nodes, up = self.nodes, len(self.nodes.sizes)
+        nodes, up = self.nodes, self.nodes.up
+        all_cores = sum(cores for cores, _ in nodes.sizes) if nodes.closed else nodes.cores
         used = nodes.cores - nodes.free_cores
         return {
-            "nodes": {"up": up, "down": 0, "free": up - nodes.busy, "allocated": nodes.busy},
-            "cores": {"up": nodes.cores, "down": 0, "free": nodes.free_cores, "allocated": used},
+            "nodes": {"up": up, "down": len(nodes.sizes) - up, "free": up - nodes.busy, "allocated": nodes.busy},
+            "cores": {
+                "up": nodes.cores,
+                "down": all_cores - nodes.cores,
+                "free": nodes.free_cores,
+                "allocated": used,
+            },
             "queue": {"pending": len(self._jobs) - self._running, "running": self._running},
         }
 
@@ -263,6 +297,11 @@ class SimulatedMember(Member):
         """Seconds times nodes, and seconds times cores, that jobs have had so far."""
         self._account()
         return self._node_seconds, self._core_seconds
+
+    def had(self) -> Tuple[float, float]:
+        """Seconds times nodes, and seconds times cores, that were up so far."""
+        self._account()
+        return self._nodes_up, self._cores_up
 
     def submitted(self, id: JobId) -> Optional[Submit]:
         """What a job that has not ended was submitted as."""
@@ -330,7 +369,7 @@ class SimulatedMember(Member):
             self.spans[job.act.group] = [now, now]
         owner = job.owner
         if "alloc" in owner.events:
-            self._event(job, "alloc", {"ranks": _idset(place)})
+            self._event(job, "alloc", {"ranks": idset([node[0] for node in place])})
         self._outbox.append((owner, JobEvent(now, job.id, "start", _NOTHING)))
         if fate.reports is not None:
             job.report = next(fate.reports, None)
@@ -379,6 +418,8 @@ class SimulatedMember(Member):
         self._account()
         self.nodes.give(job.place)
         self._unsettled = True
+        if self.on_freed is not None:
+            self.on_freed()
         owner, now, outbox = job.owner, self._now, self._outbox
         self.spans[job.act.group][1] = now
         outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
@@ -387,6 +428,10 @@ class SimulatedMember(Member):
             self._event(job, "free")
         outbox.append((owner, JobEvent(now, job.id, "clean", _NOTHING)))
 
+    def account(self) -> None:
+        """To be called before nodes come or go."""
+        self._account()
+
     def _account(self) -> None:
         """Add up what is in use since the last change of it."""
         passed = self._now - self._counted
@@ -394,6 +439,8 @@ class SimulatedMember(Member):
             self._counted = self._now
             self._node_seconds += passed * self.nodes.busy
             self._core_seconds += passed * (self.nodes.cores - self.nodes.free_cores)
+            self._nodes_up += passed * self.nodes.up
+            self._cores_up += passed * self.nodes.cores
 
     # ---- acting on jobs
 
@@ -482,15 +529,3 @@ def _death(number: int) -> int:
     """The wait status of a job that a signal has ended, as the Flux shell codes it."""
     return (128 + int(number)) << 8
 
-
-def _idset(place: Placement) -> str:
-    """The ranks of a placement, as Flux writes them."""
-    parts: List[str] = []
-    first = last = place[0][0]
-    for rank in [node[0] for node in place[1:]] + [-2]:
-        if rank == last + 1:
-            last = rank
-            continue
-        parts.append(str(first) if first == last else f"{first}-{last}")
-        first = last = rank
-    return ",".join(parts)

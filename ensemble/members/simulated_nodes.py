@@ -34,7 +34,8 @@ class Request(NamedTuple):
 class Nodes:
     """All nodes, and what is free of each."""
 
-    def __init__(self, nodes: Sequence[Pair]) -> None:
+    def __init__(self, nodes: Sequence[Pair], up: Optional[int] = None) -> None:
+        """`up` are there at first, those of the least ranks; without it all."""
         self.sizes: Tuple[Pair, ...] = tuple(nodes)
         self.cores = sum(cores for cores, _ in nodes)
         self.gpus = sum(gpus for _, gpus in nodes)
@@ -60,6 +61,40 @@ class Nodes:
             heapq.heapify(heap)
         #: requests that were looked at -> why they can never be met
         self._reasons: Dict[Request, Optional[str]] = {}
+        #: nodes that take no jobs, or are not there: what would be free of them
+        self._closed: Dict[int, Pair] = {}
+        for rank in range(len(nodes) if up is None else up, len(nodes)):
+            self.close(rank)
+
+    @property
+    def up(self) -> int:
+        """Nodes that take jobs."""
+        return len(self.sizes) - len(self._closed)
+
+    @property
+    def closed(self) -> List[int]:
+        """Ranks of the nodes that take no jobs."""
+        return sorted(self._closed)
+
+    def idle(self, rank: int) -> bool:
+        """Has no job any of it?"""
+        return self._closed.get(rank, self._free[rank]) == self.sizes[rank]
+
+    def close(self, rank: int) -> None:
+        """It takes no more jobs; those that run there go on."""
+        if rank not in self._closed:
+            self._closed[rank] = self._free[rank]
+            self._set(rank, (0, 0))
+            self.cores -= self.sizes[rank][0]
+            self.gpus -= self.sizes[rank][1]
+
+    def open(self, rank: int) -> None:
+        """It takes jobs again, or for the first time."""
+        left = self._closed.pop(rank, None)
+        if left is not None:
+            self._set(rank, left)
+            self.cores += self.sizes[rank][0]
+            self.gpus += self.sizes[rank][1]
 
     def never(self, request: Request) -> Optional[str]:
         """Why no job can ever have this here; None where it can."""
@@ -171,16 +206,24 @@ class Nodes:
         return None
 
     def _change(self, rank: int, cores: int, gpus: int) -> None:
-        before, size = self._free[rank], self.sizes[rank]
+        shut, size = rank in self._closed, self.sizes[rank]
+        before = self._closed[rank] if shut else self._free[rank]
         now = (before[0] + cores, before[1] + gpus)
+        self.busy += (now != size) - (before != size)
+        if shut:
+            self._closed[rank] = now
+        else:
+            self._set(rank, now)
+
+    def _set(self, rank: int, now: Pair) -> None:
+        before = self._free[rank]
         self._free[rank] = now
         self._with[before[0]] -= 1
         self._with[now[0]] += 1
         if now[0] > self._top:
             self._top = now[0]
-        self.free_cores += cores
-        self.free_gpus += gpus
-        self.busy += (now != size) - (before != size)
+        self.free_cores += now[0] - before[0]
+        self.free_gpus += now[1] - before[1]
         self._put(rank)
 
     def _put(self, rank: int) -> None:

@@ -31,6 +31,7 @@ from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
 from ensemble.service.rows import held_count, held_rows
 from ensemble.service.running import Running
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import Store, Stored
 from ensemble.service.watchers import Watcher
 from ensemble.spec import sampling
@@ -72,6 +73,7 @@ class Service:
         #: those that have not ended, and halted ones, which may carry on; in order of submission
         self._running: Dict[str, Running] = {}
         self._stored: Dict[str, Stored] = {}
+        self._scaling = Scaling(member, self.deliver, log, clock)
         self._frozen: Optional[str] = None
         #: the store is behind, and takes no more events
         self._full = False
@@ -107,8 +109,10 @@ class Service:
                     running.announce(running.given["name"], running.given["file"])
                 running.feed(Begin(running.given["t_submit"]))
             take_up(running, self._member)
+            self._scaling.take_up(running.engine, running.submitter)
             if running.engine.final is not None:
                 self._ended(running)
+        self._scaling.start()
 
     @property
     def active(self) -> int:
@@ -163,6 +167,7 @@ class Service:
         if self._frozen is None:
             self._frozen = reason
             self._member.freeze()
+            self._scaling.freeze()
             now = self._clock()
             for running in self._running.values():
                 # kept, so that what the shutdown cancels is not taken for the user's will after the restart;
@@ -178,6 +183,7 @@ class Service:
             self._keepalive.cancel()
         for running in self._running.values():
             running.stop(self._frozen)
+        self._scaling.stop()
         self._member.stop()
         self._store.close()
 
@@ -187,11 +193,13 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            spec, warnings = load(request.text, request.file, Beside(request.files), self._member.capabilities)[:2]
+            member = self._member
+            loaded = load(request.text, request.file, Beside(request.files), member.capabilities, member.site)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
-        seeds = sampling.draw(spec, secrets.randbelow)
-        spec = sampling.seeded(spec, seeds)
+        warnings = loaded.warnings
+        seeds = sampling.draw(loaded.spec, secrets.randbelow)
+        spec = sampling.seeded(loaded.spec, seeds)
         id = self._new_id()
         engine = Engine(spec, id)
         submitter = Submitter(**request.submitter.model_dump())
@@ -323,6 +331,7 @@ class Service:
         for id in stored:
             running = self._running.pop(id, None)
             if running is not None:
+                self._scaling.release(id)
                 self._member.close(id)
                 running.stop()
 
@@ -402,6 +411,7 @@ class Service:
             given,
             self._member,
             self._store,
+            self._scaling,
             log=self._log,
             clock=self._clock,
             on_end=self._ended,
@@ -429,6 +439,7 @@ class Service:
                 self._log(syslog.LOG_ERR, f"the end of ensemble {running.id} could not be stored: {error}")
 
         self._store.end(running.id, status, kept)
+        self._scaling.release(running.id)
         if running.lingers:
             return
         self._member.close(running.id)

@@ -66,6 +66,13 @@ class Scaling:
         self._t_done: Optional[float] = None
         self._cooling: Optional[Timer] = None
         self._frozen = False
+        #: all that want something are known, be it from before
+        self._started = False
+
+    def start(self) -> None:
+        """All ensembles of an earlier service were taken up: now what they want is known."""
+        self._started = True
+        self._pursue()
 
     # ---- what ensembles ask for
 
@@ -189,7 +196,7 @@ class Scaling:
     def _pursue(self) -> None:
         """Have the queue get the size that is wanted now, if it is not on its way there."""
         open = {id: wish for id, wish in self._wishes.items() if wish.open}
-        if not open or self._scaler is None or self._frozen:
+        if not open or self._scaler is None or self._frozen or not self._started:
             return
         target = max(wish.wanted for wish in self._wishes.values())
         leader = max(open, key=lambda id: open[id].wanted)
@@ -266,12 +273,15 @@ class Scaling:
             if not concerned:
                 continue
             wish.open = False
-            if there:
-                reached = {} if size is None or size >= wish.wanted else {"reached": size}
-                told.append((id, "finish", {"wanted": wish.wanted, "size": size, **reached}))
-            else:
-                told.append((id, "fail", {"wanted": wish.wanted, "size": size, "reason": error}))
-            if size is not None and (not there or reached):
+            data: Dict[str, Any] = {"wanted": wish.wanted, "size": size}
+            short = size is not None and (size < wish.wanted if order.action == "grow" else size > wish.wanted)
+            if not there:
+                data["reason"] = error
+            elif short:
+                # whoever owns the nodes has set a bound
+                data["reached"] = size
+            told.append((id, "finish" if there else "fail", data))
+            if size is not None and (short or not there):
                 wish.wanted = size
         for id, name, data in told:
             self._tell(id, name, **data)

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ensemble.engine import calls, ending, signals
-from ensemble.engine.actions import FOR_MEMBER, Action, Call, Finished, Record, Resize, SetTimer
+from ensemble.engine.actions import FOR_MEMBER, Action, Call, Finished, Record, Resize, SetTimer, Size
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
@@ -32,7 +32,6 @@ from ensemble.engine.events import (
     Report,
     Signal,
     TimerExpired,
-    Unable,
 )
 from ensemble.members.base import Submitter, Timer
 from ensemble.members.simulated import SimulatedMember
@@ -42,10 +41,11 @@ from ensemble.service.fates import Fates
 from ensemble.service.feeding import Cause, Feeding
 from ensemble.service.functions import Functions, Surroundings, results
 from ensemble.service.running import SHOWN
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
-from ensemble.spec.simulate import Sent
+from ensemble.spec.simulate import DELAY, Sent
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -97,7 +97,14 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
+        nodes, most = list(setting.nodes), spec.scaler.max if spec.scaler is not None else None
+        # as many more as the scaler may bring, all alike
+        nodes += nodes[-1:] * ((most or 0) - len(nodes))
+        delay = spec.simulate.delay if spec.simulate is not None else DELAY
+        all_nodes = Nodes(nodes, up=len(setting.nodes))
+        self.member = SimulatedMember(all_nodes, setting.fates.draw, queues=queues, lean=True, delay=delay)
+        self._scaling = Scaling(self.member, self._deliver, lambda level, text: None, self.member.clock)
+        self._scaling.start()
         self.feeding = Feeding()
         self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
         #: events taken in
@@ -214,11 +221,9 @@ class Simulation:
                 self._behind[name] = by
             self._set_timer(name, action.at)
         elif isinstance(action, Resize):
-            if ("grow" if action.by > 0 else "shrink") not in self.member.capabilities:
-                name = "grow" if action.by > 0 else "shrink"
-                reason = f"the queue '{self.member.name}' has no way to {name}, so nothing was done"
-                unable = Unable(self.member.clock(), name, action.cause.rule or "", reason)
-                self.member.call_at(self.member.clock(), lambda: self.feed(unable))
+            self._scaling.ask(self.engine, None, action)
+        elif isinstance(action, Size):
+            self._scaling.want(self.engine, None, action)
         elif isinstance(action, FOR_MEMBER):
             self.member.perform(_ID, action)
         elif isinstance(action, Call):
@@ -330,8 +335,8 @@ class Simulation:
         engine, member = self.engine, self.member
         span = (engine.t_end if engine.t_end is not None else engine.t) - (engine.t_begin or 0.0)
         node_seconds, core_seconds = member.used()
+        nodes_up, cores_up = member.had()
         counts = engine.tally.counts
-        nodes = member.nodes
         return {
             "state": self.state,
             "reason": self.reason,
@@ -344,8 +349,8 @@ class Simulation:
             # groups by the start of their first jobs
             "order": list(member.spans),
             "utilisation": {
-                "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
-                "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
+                "nodes": min(1.0, node_seconds / nodes_up) if nodes_up > 0 else None,
+                "cores": min(1.0, core_seconds / cores_up) if cores_up > 0 else None,
             },
             "most": {"running": member.most_running, "nodes": member.most_nodes, "cores": member.most_cores},
             "rules": [self._rule(rule) for rule in engine.book.rules],

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ensemble.engine.actions import Look, Resize
-from ensemble.engine.events import RESOURCES, Counted, Resources, Unable
+from ensemble.engine.actions import Look
+from ensemble.engine.events import RESOURCES, Counted, Resources
 from t.engine.harness import T0, Plan, act, rule
 
 START = rule("start", act("submit", "a"), id="start")
@@ -99,22 +99,6 @@ def test_neither_looks_nor_nodes_revive_what_has_ended(world: Any) -> None:
     w = world([START, rule("resource-up", act("submit", "a"))]).run()
     assert w.feed(Resources(w.t + 1, "up", "3")) == []
     assert w.feed(Counted(w.t + 1, nodes(4))) == []
-
-
-@pytest.mark.parametrize(
-    ("action", "by"), [(act("grow"), 1), (act("grow", value=3), 3), (act("shrink", value="1 + 1"), -2)]
-)
-def test_grow_and_shrink_are_asked_of_the_queue_and_a_refusal_is_told(world: Any, action: Any, by: int) -> None:
-    w = world([START, rule("job-start", action, id="r", repetitions=2)], [{"name": "a", "count": 2}])
-    w.run(until=2)
-    asked = w.of(Resize)
-    assert [(r.by, r.cause.rule, r.cause.firing) for r in asked] == [(by, "r", 1), (by, "r", 2)]
-    w.feed(Unable(w.t, action["name"], "r", "the queue cannot"))
-    (error,) = w.records("error")
-    assert (error["rule"], error["text"]) == ("r", f"{action['name']}: the queue cannot")
-    w.run()
-    assert w.engine.final == "complete"
-    assert len(w.fired("r")) == 2
 
 
 @pytest.mark.parametrize("reader", [
