@@ -266,6 +266,7 @@ class FluxScaler(Scaler):
         if work.order.action == "grow":
             self._fail(work, error)
             return
+
         def seen(nodes: Optional[Nodes], _: str) -> None:
             if self._stopped or self._work is not work:
                 return

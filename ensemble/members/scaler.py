@@ -113,4 +113,3 @@ def way(table: Table, loop: Any) -> Way:
     if not isinstance(made, Way):
         raise MemberError(f"the scaler '{table.name}' is no ensemble.members.scaler.Way but {type(made).__name__}")
     return made
-

@@ -71,7 +71,9 @@ class Api:
         except (socket.timeout, TimeoutError):
             raise Again(f"the API of Kubernetes has not answered within {PATIENCE:g} s") from None
         except ssl.SSLCertVerificationError as exc:
-            raise Failure(f"the API of Kubernetes has no certificate that can be trusted: {exc.verify_message}") from None
+            raise Failure(
+                f"the API of Kubernetes has no certificate that can be trusted: {exc.verify_message}"
+            ) from None
         except (OSError, http.client.HTTPException) as exc:
             raise Again(f"the API of Kubernetes at {self._url.netloc} cannot be reached ({exc})") from None
         finally:

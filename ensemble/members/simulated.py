@@ -528,4 +528,3 @@ _TICK = 1e-6
 def _death(number: int) -> int:
     """The wait status of a job that a signal has ended, as the Flux shell codes it."""
     return (128 + int(number)) << 8
-

@@ -124,7 +124,7 @@ class Scaling:
     def take_up(self, engine: Engine, submitter: Optional[Submitter]) -> None:
         """An ensemble of an earlier service: what it wants, and what it waits for."""
         state = engine.scaling
-        if engine.final is not None or state["wanted"] is None and not state["asked"]:
+        if engine.final is not None or (state["wanted"] is None and not state["asked"]):
             return
         change = scaling.unfinished(engine)
         if change is not None:

@@ -43,7 +43,10 @@ class Loaded(NamedTuple):
 
 
 def load(
-    text: Union[str, bytes], file: str, beside: Optional[Beside] = None, can: Optional[Collection[str]] = BUILT_IN,
+    text: Union[str, bytes],
+    file: str,
+    beside: Optional[Beside] = None,
+    can: Optional[Collection[str]] = BUILT_IN,
     site: Optional[scaler.Site] = None,
 ) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.

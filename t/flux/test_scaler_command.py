@@ -144,9 +144,7 @@ def test_the_largest_size_wins_and_a_shrink_waits_for_whoever_objects(site: Site
     stays = on("signal", {"name": "log", "value": "released"}, name="go")
     big = site.begin([on("start", {"name": "grow", "value": 3}), stays])
     site.wait(lambda: site.logged(big), "nodes of the first one")
-    small = site.begin(
-        [on("start", {"name": "grow"}), on("grow-fail", {"name": "shrink", "value": 2}), stays], max=4
-    )
+    small = site.begin([on("start", {"name": "grow"}), on("grow-fail", {"name": "shrink", "value": 2}), stays], max=4)
     site.wait(lambda: site.errors(small), "refusal of a fifth node")
     waits = f"shrink waits: ensemble {big} wants 4 nodes"
     site.wait(lambda: waits in json.dumps(site.records(small)), "word of who objects")

@@ -57,13 +57,22 @@ class Api:
             patch = json.loads(body)
             version = patch.get("metadata", {}).get("resourceVersion")
             if version is not None and version != self.object["metadata"]["resourceVersion"]:
-                return 409, status(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+                return 409, status(
+                    409, "Conflict", "the object has been modified; please apply your changes to the latest"
+                )
             self.bump(**patch["spec"])
         return 200, self.object
 
 
 def status(code: int, reason: str, message: str) -> Dict[str, Any]:
-    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
 
 
 @contextlib.contextmanager

@@ -33,7 +33,18 @@ class Pod:
         """The size that it says was set, and what it has said of a failure."""
         where = ["--server", self.server] if server else []
         done = subprocess.run(
-            [sys.executable, "-I", "-S", PROGRAM, "--account", str(self.account), "--object", "flux-sample", *where, *words],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                PROGRAM,
+                "--account",
+                str(self.account),
+                "--object",
+                "flux-sample",
+                *where,
+                *words,
+            ],
             env={"ENSEMBLE_ACTION": action, "ENSEMBLE_EXTENT": str(extent), **environment},
             capture_output=True,
             text=True,
@@ -107,11 +118,14 @@ def test_conflicts_without_an_end_are_given_up(pod: Pod) -> None:
 
 def test_a_token_that_is_not_accepted_and_rights_that_are_missing(pod: Pod) -> None:
     pod.api.rights.discard("PATCH")
-    size, text = pod.run("grow", 4)
-    assert "PATCH /apis/flux-framework.org/v1alpha2/namespaces/flux-operator/miniclusters/flux-sample was answered 403" in text
+    _, text = pod.run("grow", 4)
+    assert (
+        "PATCH /apis/flux-framework.org/v1alpha2/namespaces/flux-operator/miniclusters/flux-sample was answered 403"
+        in text
+    )
     assert "its role needs get and patch of miniclusters in flux-framework.org" in text
     (pod.account / "token").write_text("another")
-    size, text = pod.run("grow", 4)
+    _size, text = pod.run("grow", 4)
     assert "was answered 401 (Unauthorized); the token is not accepted" in text
     assert "another" not in text
     assert pod.methods == ["GET", "PATCH", "GET"], "neither is tried again"
@@ -131,11 +145,16 @@ def test_a_content_type_that_is_not_known(pod: Pod) -> None:
     assert "was answered 415 (unknown format)" in pod.run("grow", 4)[1]
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"spec": 3}', b'{"spec": {"size": "two"}}', b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"{}", b'{"spec": 3}', b'{"spec": {"size": "two"}}', b"\xff\xfe", b""]
+)
 def test_garbage_is_told(pod: Pod, body: bytes) -> None:
     pod.api.instead = lambda method: (200, body)
-    size, text = pod.run("grow", 4)
-    assert text in ("the API of Kubernetes has answered what is no MiniCluster", "the MiniCluster's size is 'two', which is no number")
+    _size, text = pod.run("grow", 4)
+    assert text in (
+        "the API of Kubernetes has answered what is no MiniCluster",
+        "the MiniCluster's size is 'two', which is no number",
+    )
     pod.api.instead = lambda method: (418, body)
     assert "was answered 418" in pod.run("grow", 4)[1]
 
@@ -199,6 +218,6 @@ def test_in_a_pod_all_is_found_and_the_server_has_to_prove_itself(tmp_path: Path
             ["PATCH", {"metadata": {"resourceVersion": "100"}, "spec": {"size": 4}}]
         )
         os.remove(tmp_path / "account" / "ca.crt")
-        size, text = pod.run("grow", 5, server=False, **host)
+        _size, text = pod.run("grow", 5, server=False, **host)
         assert "no certificate that can be trusted" in text
         assert api.object["spec"]["size"] == 4
