@@ -38,8 +38,10 @@ class EnsembleError(Exception):
 class SpecError(EnsembleError):
     """The user's file is wrong. `faults` holds every fault of the file, in file order, at least one."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], warnings: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults)
+        #: what looks wrong besides, as far as it was looked for
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

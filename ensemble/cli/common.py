@@ -23,6 +23,7 @@ from ensemble.spec.faults import escape
 if TYPE_CHECKING:
     from ensemble.cli.table import Named
     from ensemble.spec.load import Loaded
+    from ensemble.spec.machine import Machine
 
 #: exit status of run and watch for the state that the ensemble ended in
 EXIT = {"complete": 0, "failed": 1, "halted": 3, "cancelled": 4}
@@ -83,12 +84,12 @@ def ask(args: Namespace, endpoint: str, payload: Dict[str, Any]) -> Dict[str, An
         client.close()
 
 
-def load(path: str) -> Loaded:
-    """The checked file. Raises SpecError with all faults, or UsageError for a file that cannot be read."""
+def load(path: str, instance: Optional[Machine] = None) -> Loaded:
+    """The checked file, held against an instance if there is one. Raises SpecError with all faults, or UsageError for a file that cannot be read."""
     from ensemble.spec.load import load_file
 
     try:
-        return load_file(path)
+        return load_file(path, instance)
     except OSError as exc:
         raise UsageError(f"the file '{clean(path)}' cannot be read: {exc.strerror or exc}") from None
 
@@ -167,7 +168,7 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> List[str]
 
 
 def _numeric(cell: Any) -> bool:
-    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"-|[-+]?\d[\d.e+-]*[smhd]?", str(cell)))
+    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"-|[-+]?\d[\d.e+-]*[smhd%]?", str(cell)))
 
 
 def number(value: Optional[float]) -> str:

@@ -8,47 +8,71 @@ import re
 import sys
 from argparse import Namespace
 from importlib import resources
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
-from ensemble.cli.common import clean, columns, hint, load, out, out_json
-from ensemble.errors import SpecError, UsageError
+from ensemble.cli.common import clean, columns, hint, load, out, out_json, say
+from ensemble.errors import EnsembleError, SpecError, UsageError
+from ensemble.service.client import choose
+from ensemble.spec import writing
 from ensemble.spec.faults import Fault, nearest
+from ensemble.spec.machine import Machine
 
 
 def validate(args: Namespace) -> int:
-    """`validate FILE`: 0 if it may run, 2 with all faults if not."""
+    """`validate FILE`: 0 if it may run, with warnings or without, 2 with all faults if not."""
+    instance = None if args.no_instance or (args.expand and not args.json) else _instance()
+    try:
+        loaded = load(args.file, instance)
+    except SpecError as exc:
+        if args.json:
+            out_json(_told(args.file, exc.faults, exc.warnings, instance))
+            return 2
+        for fault in sorted((*exc.faults, *exc.warnings), key=lambda fault: (fault.line, fault.column)):
+            print(fault, file=sys.stderr)
+        return 2
     if args.json:
-        return _validate_json(args.file)
-    loaded = load(args.file)
+        expanded = {"expanded": writing.text(loaded.written.root)} if args.expand else {}
+        out_json({**_told(args.file, (), loaded.warnings, instance), **expanded})
+        return 0
+    if args.expand:
+        sys.stdout.write(writing.text(loaded.written.root))
+        return 0
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
     spec = loaded.spec
     count = len(loaded.warnings)
     found = f", {count} warning{'' if count == 1 else 's'}" if count else ""
-    out(f"{clean(args.file)}: no faults{found} (groups: {len(spec.groups)}, rules: {len(spec.rules)})")
+    against = "" if instance is None else f"; held against an instance of {instance}"
+    out(f"{clean(args.file)}: no faults{found} (groups: {len(spec.groups)}, rules: {len(spec.rules)}{against})")
     return 0
 
 
-def _validate_json(path: str) -> int:
-    faults: Tuple[Fault, ...] = ()
-    warnings: Tuple[Fault, ...] = ()
+def _instance() -> Optional[Machine]:
+    """What the running Flux instance has; None where there is none, or where it does not tell, which is said."""
     try:
-        warnings = load(path).warnings
-    except SpecError as exc:
-        faults = exc.faults
-    out_json(
-        {
-            "file": path,
-            "valid": not faults,
-            "faults": [_fault(fault) for fault in faults],
-            "warnings": [_fault(fault) for fault in warnings],
-        }
-    )
-    return 2 if faults else 0
+        if choose() != "flux":
+            return None
+        from ensemble.service.instance import machine
+
+        return machine()
+    except EnsembleError as exc:
+        say(f"the file is not held against the running instance: {exc}")
+        return None
+
+
+def _told(path: str, faults: Sequence[Fault], warnings: Sequence[Fault], instance: Optional[Machine]) -> Dict[str, Any]:
+    return {
+        "file": path,
+        "valid": not faults,
+        "faults": [_fault(fault) for fault in faults],
+        "warnings": [_fault(fault) for fault in warnings],
+        "instance": None if instance is None else instance.facts(),
+    }
 
 
 def _fault(fault: Fault) -> Dict[str, Any]:
-    return {key: getattr(fault, key) for key in ("line", "column", "message", "value", "expected", "suggestion")}
+    names = ("severity", "line", "column", "message", "value", "expected", "suggestion")
+    return {name: getattr(fault, name) for name in names}
 
 
 def examples() -> Dict[str, str]:

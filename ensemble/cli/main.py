@@ -34,6 +34,7 @@ VERBS = {
     "signal": ("inside:signal", "send a signal with data to an ensemble"),
     "purge": ("act:purge", "remove ensembles that have ended"),
     "validate": ("files:validate", "check FILE and list all its faults"),
+    "graph": ("graph:graph", "draw FILE: its groups, rules and signals as a picture"),
     "simulate": ("simulate:simulate", "run FILE's rules on simulated jobs"),
     "example": ("files:example", "list the examples, or print one"),
     "schema": ("files:schema", "print the JSON Schema of the files"),
@@ -122,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("ids", metavar="ID", nargs="*", help="remove these (without: all but halted ones)")
     purge.add_argument("--older-than", metavar="DURATION", help="only those that ended so long ago, as 7d")
     purge.add_argument("--keep", type=_count, default=0, metavar="N", help="not the N that ended last")
-    verb("validate", json).add_argument("file", metavar="FILE")
+    validate = verb("validate", json)
+    validate.add_argument("file", metavar="FILE")
+    validate.add_argument(
+        "--no-instance", action="store_true", help="do not hold the file against the running Flux instance"
+    )
+    validate.add_argument("--expand", action="store_true", help="print the file with its algorithms as plain rules")
     simulate = verb("simulate", json, member, table)
     simulate.add_argument("file", metavar="FILE")
     simulate.add_argument(
@@ -143,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--limit", action="append", metavar="NAME=N", help="with another limit, as max_jobs=200")
     simulate.add_argument("--timeline", action="store_true", help="print what happens, one row an event")
     verb("example", json).add_argument("name", metavar="NAME", nargs="?", help="print this one")
+    graph = verb("graph", json)
+    graph.add_argument("file", metavar="FILE", help="the ensemble's YAML file")
+    graph.add_argument(
+        "--format", choices=("text", "dot", "svg"), help="for a terminal, for Graphviz, or drawn by it (text or dot)"
+    )
+    graph.add_argument("-o", "--output", metavar="OUT", help="write to this file; its name may say the format")
     verb("schema", json)
     service = verb("service", json, member, rundir)
     service.add_argument("what", metavar="start|stop|restart|status", choices=("start", "stop", "restart", "status"))

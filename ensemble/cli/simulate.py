@@ -27,7 +27,7 @@ from ensemble.spec.faults import listed, nearest
 from ensemble.spec.metrics import PathError
 from ensemble.spec.models import Limits, Spec
 from ensemble.spec.reports import declared
-from ensemble.spec.simulate import Fails, Simulated
+from ensemble.spec.simulate import Fails, Simulate, Simulated
 
 #: of an ensemble that came to no end: it would wait for ever, go on for ever, or was cut off
 STOPPED = 3
@@ -35,13 +35,14 @@ STOPPED = 3
 
 def simulate(args: Namespace) -> int:
     """`simulate FILE`. Returns the exit status."""
-    table = _table(args)
+    columns = _table(args)
     if args.timeline and args.format == "help":
         return 0
     loaded = load(args.file)
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
     spec = loaded.spec
+    table = spec.simulate or Simulate()
     said = _said(spec, args)
     nodes = _cluster(args, spec)
     given = dict(limit(text) for text in args.limit or ())
@@ -50,7 +51,7 @@ def simulate(args: Namespace) -> int:
         until = math.inf if args.until is None else units.duration(args.until)
     except ValueError as exc:
         raise UsageError(str(exc)) from None
-    rows = Rows(args, table) if args.timeline else None
+    rows = Rows(args, columns) if args.timeline else None
     results: List[Dict[str, Any]] = []
     for seed in range(args.seed, args.seed + args.runs):
         try:
@@ -65,7 +66,8 @@ def simulate(args: Namespace) -> int:
                 seed,
                 limits=limits,
                 until=until,
-                signals=spec.simulate.signals if spec.simulate is not None else (),
+                signals=table.signals,
+                outages=table.outages,
                 file=args.file,
                 submitter=Submitter(**submitter()) if spec.asks else None,
                 watch=None if rows is None else rows.add,

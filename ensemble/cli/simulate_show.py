@@ -60,7 +60,7 @@ def one_run(
         "",
         _use(result),
     ]
-    for part in (metric_lines(result), variable_lines(result), _log_lines(lines), _loop_lines(result)):
+    for part in (metric_lines(_plain(result)), variable_lines(result), _log_lines(lines), _loop_lines(result)):
         if part:
             found += ["", *part]
     return found
@@ -96,6 +96,19 @@ def _group_lines(result: Dict[str, Any]) -> List[str]:
     return columns(["GROUP", *(key.upper() for key in shown), "FIRST", "LAST"], rows)
 
 
+def _plain(result: Dict[str, Any]) -> Dict[str, Any]:
+    """The metrics without the statistics that only functions look at: there are many, and --json has them."""
+    metrics = {
+        group: {
+            state: {name: {stat: x for stat, x in stats.items() if stat in _STATS} for name, stats in of.items()}
+            for state, of in states.items()
+        }
+        for group, states in result["metrics"].items()
+    }
+    return {"metrics": metrics}
+
+
+_STATS = ("n", "mean", "std", "min", "max", "last")
 #: counts that are shown though they be 0
 _ALWAYS = ("submitted", "success", "failed", "cancelled")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import asking, calls, ending, points, scaling, signals, targets
+from ensemble.engine import asking, calls, enabling, ending, points, scaling, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -209,12 +209,6 @@ def _log(firing: Firing, action: Action) -> None:
     engine.record("log", rule=firing.rule.id, text=reading.BRACES.sub(fill, str(action.value)))
 
 
-def _enable(firing: Firing, action: Action) -> None:
-    target = firing.engine.book.by_id[action.label or ""]
-    target.enabled = action.name == "enable"
-    firing.tell(action, f"{action.name} {target.id}")
-
-
 def _signal(firing: Firing, action: Action) -> None:
     firing.tell(action, f"signal {action.label}")
     signals.send(firing.engine, action.label or "", dict(action.data or {}))
@@ -228,8 +222,8 @@ _ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
     "stop": _stop,
     "terminate": _terminate,
     "log": _log,
-    "enable": _enable,
-    "disable": _enable,
+    "enable": enabling.switch,
+    "disable": enabling.switch,
     "custom": lambda firing, action: calls.call(firing, action),
     "signal": _signal,
     "grow": scaling.resize,

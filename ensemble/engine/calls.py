@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
-from ensemble.engine import acting, asking
+from ensemble.engine import acting, asking, enabling
 from ensemble.engine.actions import Call, Cause
 from ensemble.engine.events import Answered
 from ensemble.engine.occasion import Occasion
@@ -177,6 +177,8 @@ def _answer(firing: acting.Firing, pending: Pending, data: Dict[str, Any]) -> No
     for item in items:
         if item.rule is not None:
             _add(firing, item)
+        elif item.action is not None and enabling.held_back(rule, item.action):
+            firing.tell(item.action, f"nothing is submitted: the algorithm {rule.rule.algorithm} is disabled", 0)
         elif item.action is not None:
             acting.perform(firing, item.action)
         if engine.closed:
@@ -226,7 +228,11 @@ def request(engine: Engine, id: str) -> Optional[Dict[str, Any]]:
     event = occasion.event
     job = event.get("job") or {}
     if occasion.job is not None:
+        key = occasion.job.key
         event["id"] = occasion.job.id
+        event["key"] = f"{key.rule}/{key.firing}/{key.index}"
+        event["result"] = occasion.job.result
+        event["values"] = dict(occasion.job.values)
     return {
         "call": id,
         "function": pending.function,

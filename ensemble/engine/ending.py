@@ -108,14 +108,18 @@ def drop_retry(engine: Engine, job: Job) -> int:
     """Forget the next attempt of a job, if there is one that was not sent yet: it counts as cancelled. 0 or 1."""
     if job.result != "retried":
         return 0
-    key = job.key._replace(attempt=job.key.attempt + 1)
+    return drop_attempt(engine, *job.key[1:4], attempt=job.key.attempt + 1)
 
-    def next_one(batch: Batch) -> bool:
-        return (batch.rule, batch.firing, batch.first, batch.attempt) == key[1:]
 
-    return _forget(
-        engine, (*engine.held.drop(job.group, next_one), *engine.waiting.drop(job.group, next_one)), "cancelled"
-    )
+def drop_attempt(engine: Engine, rule: str, firing: int, index: int, attempt: Optional[int] = None) -> int:
+    """Forget an attempt of that job that waits to be sent: the next one, or that one. It counts as cancelled. 0 or 1."""
+
+    def meant(batch: Batch) -> bool:
+        if (batch.rule, batch.firing, batch.first) != (rule, firing, index):
+            return False
+        return batch.attempt > 0 if attempt is None else batch.attempt == attempt
+
+    return _forget(engine, (*engine.held.drop(None, meant), *engine.waiting.drop(None, meant)), "cancelled")
 
 
 def _forget(engine: Engine, batches: Iterable[Batch], result: str) -> int:

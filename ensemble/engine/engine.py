@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, ending, life, reports, resources, scaling, signals
+from ensemble.engine import acting, asking, calls, enabling, ending, life, reports, resources, scaling, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -208,6 +208,7 @@ class Engine:
         for rule in self.book.rules:
             self._wind(rule)
         resources.look(self)
+        enabling.begin(self)
         self.occur("start")
 
     def want(self) -> None:
@@ -230,6 +231,7 @@ class Engine:
             self.occasion(rule, Occasion("start"))
         elif rule.rule.when is not None and rule.rule.trigger == "metric":
             self.tally.due.add(rule.number)
+        enabling.joined(self, rule)
 
     def _wind(self, rule: RuleState) -> None:
         if rule.rule.trigger == "timer":

@@ -77,7 +77,7 @@ def _consume(engine: Engine, key: Key, found: Sequence[Tuple[str, Dict[str, Any]
         return
     job = engine.jobs[key]
     if job.reported is None:
-        job.reported = {"seen": {}, "read": {}, "n": {}}
+        job.reported = {"seen": {}, "read": {}, "n": {}, "top": {}}
     for id, values in found:
         if id.startswith(OUTPUT):
             again = told_before(job.reported["read"], id, engine.t, math.inf)
@@ -86,13 +86,18 @@ def _consume(engine: Engine, key: Key, found: Sequence[Tuple[str, Dict[str, Any]
         if again:
             continue
         data: Dict[str, Any] = {}
+        top = job.reported["top"]
+        #: the greatest value of each before this report
+        before: Dict[str, Optional[float]] = {}
         for variable, value in values.items():
             x = number(value)
             if engine.tally.reported(job.group, variable, x) and x is not None:
                 keep(engine, job, variable, x)
                 data[variable] = x
+                before[variable] = top.get(variable)
+                top[variable] = x if before[variable] is None else max(x, top[variable])
         if data:
-            _tell(engine, job, data)
+            _tell(engine, job, data, before)
 
 
 def number(value: Any) -> Optional[float]:
@@ -127,25 +132,32 @@ def ended(engine: Engine, job: Job) -> None:
         engine.tally.kept(job.group, job.result, job.values)
 
 
-def _tell(engine: Engine, job: Job, data: Dict[str, float]) -> None:
+def _tell(engine: Engine, job: Job, data: Dict[str, float], before: Dict[str, Optional[float]]) -> None:
     """Occasions of the rules on `report`: of those on a variable, and of those on the group or on any."""
     book, group = engine.book, job.group
     found: List[Tuple[int, Occasion]] = []
     for variable, x in data.items():
         numbers = book.exactly("report", f"{group}.{variable}")
         if numbers:
-            found += _occasions(numbers, f"report {group}.{variable} = {x:.6g}", job, variable, data)
+            found += _occasions(numbers, f"report {group}.{variable} = {x:.6g}", job, variable, data, before)
     numbers = [*book.exactly("report", group), *book.exactly("report", None)]
     if numbers:
         text = ", ".join(f"{name} = {x:.6g}" for name, x in list(data.items())[:5])
-        found += _occasions(numbers, f"report {group}: {text}", job, next(iter(data)), data)
+        found += _occasions(numbers, f"report {group}: {text}", job, next(iter(data)), data, before)
     engine.occasions(found)
     if engine.spec.logging.debug:
         engine.record("job", job=job.id, group=group, event="report", values=data)
 
 
 def _occasions(
-    numbers: Sequence[int], text: str, job: Job, variable: str, data: Dict[str, float]
+    numbers: Sequence[int],
+    text: str,
+    job: Job,
+    variable: str,
+    data: Dict[str, float],
+    before: Dict[str, Optional[float]],
 ) -> List[Tuple[int, Occasion]]:
-    occasion = Occasion(text, job, name=variable, value=data[variable], data=data)
+    assert job.reported is not None
+    n = job.reported["n"][variable]
+    occasion = Occasion(text, job, name=variable, value=data[variable], n=n, before=before[variable], data=data)
     return [(n, occasion) for n in numbers]

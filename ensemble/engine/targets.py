@@ -2,13 +2,14 @@
 """Actions on jobs: cancel, kill, urgency; which jobs each means, and what becomes of them.
 
 Law of this file: called by `Engine.handle` alone, on its way. `label` means the jobs of a group, or all, those that
-wait to be sent or to be tried again included; `job: event` means the job that the rule fired on, and does nothing to
+wait to be sent or to be tried again included; `job` with names of jobs means
+their latest attempts; `job: event` means the job that the rule fired on, and does nothing to
 one that has ended, but for a cancel on `job-retry`: that job ended to be tried again, and then is not.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, List, Optional
+from typing import TYPE_CHECKING, Iterable, List, Optional, Tuple
 
 from ensemble.engine import asking, ending
 from ensemble.engine.actions import Cancel, Cause, Kill, Urgency
@@ -30,6 +31,8 @@ def cancel(firing: Firing, action: Action) -> None:
         if action.job is None:
             count = ending.drop(engine, _group(action), "cancelled")
             asking.forget(engine, _group(action))
+        elif action.job != "event":
+            count = sum(ending.drop_attempt(engine, *key) for key in _keys(action))
         elif firing.occasion.job is not None:
             count = ending.drop_retry(engine, firing.occasion.job)
     count += cancel_jobs(_chosen(firing, action), engine, firing.cause(action))
@@ -80,6 +83,12 @@ def cancel_jobs(jobs: Iterable[Job], engine: Engine, cause: Cause) -> int:
     return count
 
 
+def _keys(action: Action) -> List[Tuple[str, int, int]]:
+    """Rule, firing and index of the jobs that the action names."""
+    names = (name.split("/") for name in action.job or ())
+    return [(rule, int(firing), int(index)) for rule, firing, index in names]
+
+
 def _group(action: Action) -> Optional[str]:
     """The group, None for all."""
     return None if action.label == "all" else action.label
@@ -87,7 +96,11 @@ def _group(action: Action) -> Optional[str]:
 
 def _chosen(firing: Firing, action: Action) -> List[Job]:
     engine = firing.engine
-    if action.job is not None:
+    if action.job is not None and action.job != "event":
+        # of several attempts that are there at a time the last one counts
+        latest = {key[1:4]: job for key, job in sorted(engine.jobs.items(), key=lambda entry: entry[0].attempt)}
+        jobs = [latest[key] for key in dict.fromkeys(_keys(action)) if key in latest]
+    elif action.job is not None:
         # the occasion may be older than a restart: what it carries is then a picture of the job
         job = engine.jobs.get(firing.occasion.job.key) if firing.occasion.job is not None else None
         jobs = [] if job is None else [job]
@@ -105,6 +118,9 @@ def _tell(firing: Firing, action: Action, text: str, count: int) -> None:
     """Record it; `text` has braces where the jobs are named."""
     if action.job is None:
         firing.tell(action, f"{text.format(action.label)} ({count} job{'s' if count != 1 else ''})", count)
+        return
+    if action.job != "event":
+        firing.tell(action, f"{text.format('named jobs')} ({count} of {len(action.job)})", count)
         return
     job = firing.occasion.job
     if job is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
-from ensemble.engine import resources
+from ensemble.engine import enabling, resources
 from ensemble.engine.occasion import Occasion
 from ensemble.errors import RuleError
 from ensemble.spec import arithmetic
@@ -46,8 +46,10 @@ class Values:
         return Moment(self, occasion)
 
     def due(self, rule: RuleState) -> Optional[Occasion]:
-        """The occasion of a rule whose metrics have changed, None if its condition does not hold."""
-        assert rule.metric is not None
+        """The occasion of a rule whose metrics have changed or that was enabled, None if its condition does not hold."""
+        if rule.metric is None:
+            occasion = enabling.occasion(rule)
+            return occasion if self.holds(rule, occasion) else None
         value, condition = self.metric(rule.metric), rule.condition
         if isinstance(condition, Expression):
             if not condition.holds(Moment(self, Occasion("", value=value))):

@@ -13,7 +13,6 @@ that have not ended; while the service cannot take events (`hold`) none are aske
 from __future__ import annotations
 
 import os
-import syslog
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
@@ -25,7 +24,6 @@ from flux.core.inner import lib
 from ensemble.engine.actions import Action, Cancel, Kill, Look, Submit, Urgency
 from ensemble.engine.events import RESOURCES, Event, InDoubt, JobEvent, JobId, Key, Lost, Recovered, Refused
 from ensemble.errors import MemberError
-from ensemble.members import scaler_program
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
@@ -35,15 +33,12 @@ from ensemble.members.flux_lookup import LAST
 from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_resources import ResourceWatch
-from ensemble.members.flux_scaler import FluxScaler
+from ensemble.members.flux_scaler import FluxScaler, configured, way_of
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.members.output import Loop, Outputs
-from ensemble.members.scaler import Way
-from ensemble.members.scaler import way as made_way
 from ensemble.spec.abilities import SCALING
 from ensemble.spec.models import Spec
-from ensemble.spec.scaler import COMMAND, DRAIN, MINICLUSTER, Site, site
 from ensemble.spec.scaler import Scaler as Table
 
 #: seconds of delivering in one turn of the reactor
@@ -147,7 +142,7 @@ class FluxMember(Member):
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._resources = ResourceWatch(self.handle, self._internal, clock, self._log, self._post)
-        self.site = self._configured()
+        self.site = configured(self.handle, self._log)
         if self.site is not None:
             self.capabilities = self.capabilities | SCALING
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
@@ -215,25 +210,7 @@ class FluxMember(Member):
 
     def scaler(self, table: Table, submitter: Optional[Submitter]) -> FluxScaler:
         """Made anew for each table. Raises MemberError where no scaler of that name is installed."""
-        if table.name == DRAIN:
-            way: Optional[Way] = None
-        elif table.name == COMMAND:
-            environment = dict(os.environ) if submitter is None else submitter.environment
-            way = scaler_program.command(table, self, environment, "/" if submitter is None else submitter.cwd)
-        elif table.name == MINICLUSTER:
-            way = scaler_program.minicluster(table, self)
-        else:
-            way = made_way(table, self)
-        return FluxScaler(self.handle, self._internal, self._log, way)
-
-    def _configured(self) -> Optional[Site]:
-        """What the instance's configuration says of scaling. A table with a fault is told, and as good as none."""
-        try:
-            table = self.handle.conf_get("ensemble.scaler", default=None)
-            return None if table is None else site(table)
-        except (OSError, TypeError, ValueError) as exc:
-            self._log(syslog.LOG_ERR, f"the configuration cannot be used, so there is no scaler: {exc}")
-            return None
+        return FluxScaler(self.handle, self._internal, self._log, way_of(table, self, submitter))
 
     def freeze(self) -> None:
         """Send nothing more: the instance is going down."""
@@ -394,3 +371,11 @@ class FluxMember(Member):
 
 def _connect(uri: Optional[str]) -> flux.Flux:
     return flux.Flux(uri) if uri else flux.Flux()
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ensemble.members.flux_watch import main
+
+    sys.exit(main())

@@ -289,6 +289,7 @@ class Journal:
         if self._stopped or self._held or self._streams:
             return
         self._there.clear()
+        self._first_end = float("inf")
         self._sought, self._sought_keys = None, frozenset()
         if all(watched.ids is not None for watched in self._open.values()):
             self._sought = frozenset().union(*(watched.ids or () for watched in self._open.values()))
@@ -381,6 +382,11 @@ class Journal:
         for tag in list(self._streams):
             self._cancel(tag)
         self._lookup.cancel()
+        # of a recovered ensemble nothing was passed on yet: its jobs are looked for anew, and may be gone by then
+        for id, job in list(self._known.items()):
+            if job.watched.ids is not None:
+                del self._known[id]
+                job.watched.jobs.discard(id)
         self._gathering.clear()
         self._skipping.clear()
         self._past.clear()
@@ -407,7 +413,7 @@ class Journal:
         if text.startswith(b'{"id":'):
             id = int(text[6 : text.index(b",", 6)])
             if id not in self._known and id not in (-1, _NOBODY) and self._foreign(id, text):
-                if self._first_end >= self._witness_before > float("-inf") and b'"clean"' in text:
+                if self._looks_back(tag) and b'"clean"' in text:
                     self._note_end(json.loads(text)["events"])
                 return
         data = json.loads(text)
@@ -477,7 +483,7 @@ class Journal:
 
     def _record(self, tag: int, data: Dict[str, Any]) -> None:
         id, events = data["id"], data["events"]
-        if self._first_end >= self._witness_before > float("-inf"):
+        if self._looks_back(tag):
             self._note_end(events)
         job = self._known.get(id) or self._adopt(id, events, data.get("jobspec"))
         if job is None:
@@ -504,6 +510,11 @@ class Journal:
         n = self._gathered[id, name] = self._gathered.get((id, name), 0) + 1
         # of what was asked for later, what came before that is not wanted
         return n > job.passed.get(name, 0) if name in job.names else t > job.last
+
+    def _looks_back(self, tag: int) -> bool:
+        """Is a witness still to be found? Only in what a stream tells of the past at one moment: what was looked up
+        before may be purged by then, and what ends now tells nothing."""
+        return tag in self._gathering and tag != _LOOKED_UP and self._first_end >= self._witness_before > float("-inf")
 
     def _note_end(self, events: List[Dict[str, Any]]) -> None:
         ends = [entry["timestamp"] for entry in events if entry["name"] == "clean"]

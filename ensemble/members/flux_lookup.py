@@ -47,6 +47,7 @@ class Lookup:
     def __init__(self, handle: flux.Flux, timers: Timers, log: Log) -> None:
         self._handle = handle
         self._timers = timers
+        self._log = log
         self._on_answer = guarded(log, self._answer)
         self._waiting: Deque[_Job] = deque()
         self._under_way: Set[int] = set()
@@ -59,7 +60,8 @@ class Lookup:
     def begin(self, ids: Set[int], found: Callable[[Dict[str, Any]], None], end: Callable[[Set[int]], None]) -> None:
         """Call `found` for each job that is there and has ended, then `end` with the ids of the others."""
         self.cancel()
-        self._found, self._end = found, end
+        # what one makes of a job must not keep the others from being found, nor the end from coming
+        self._found, self._end = guarded(self._log, found), end
         self._waiting = deque(_Job(id) for id in sorted(ids))
         self._pump()
 

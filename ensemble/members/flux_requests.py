@@ -33,6 +33,7 @@ from ensemble.members.flux_facts import f58
 from ensemble.members.flux_inquiry import Inquiry
 from ensemble.members.flux_jobspec import Template
 from ensemble.members.flux_journal import Journal
+from ensemble.members.flux_sign import Signer
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -114,6 +115,7 @@ class Requests:
         self._clock = clock
         self._log = log
         self._post = post
+        self._signer = Signer()
         self._on_submitted = guarded(log, self._submitted)
         self._on_done = guarded(log, self._done)
         self._inquiry = Inquiry(handle, journal, timers, log, self._inquired)
@@ -223,7 +225,7 @@ class Requests:
         except ValueError as exc:
             self._refuse(submission, str(exc))
             return
-        future = lib.flux_job_submit(self._handle.handle, jobspec, template.urgency, 0)
+        future = self._signer.submit(self._handle.handle, jobspec, template.urgency)
         if future == ffi.NULL:
             error = ffi.errno
             self._landed(submission)

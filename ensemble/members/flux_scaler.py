@@ -15,15 +15,20 @@ what it has drained, and drains again.
 
 from __future__ import annotations
 
+import os
+import syslog
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set
 
 import flux
 from flux.idset import IDset
 
-from ensemble.members.base import Timer
+from ensemble.members import scaler_program
+from ensemble.members.base import Loop, Submitter, Timer
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
-from ensemble.members.scaler import Change, Order, Scaler, Sized, Way
+from ensemble.members.scaler import Change, Order, Scaler, Sized, Way, way
+from ensemble.spec.scaler import COMMAND, DRAIN, MINICLUSTER, Site, site
+from ensemble.spec.scaler import Scaler as Table
 
 #: how the reason begins of a drain of ours
 REASON = "ensemble: taken by shrink"
@@ -330,3 +335,26 @@ def _of(R: Any) -> Set[int]:
 def idset(ranks: Iterable[int]) -> str:
     """The ranks as Flux writes them."""
     return str(IDset(",".join(map(str, sorted(ranks)))))
+
+
+def way_of(table: Table, loop: Loop, submitter: Optional[Submitter]) -> Optional[Way]:
+    """How the owner of the nodes is asked, as that table says; `submitter` wrote it, None is the site itself.
+
+    Raises MemberError where no scaler of that name is installed.
+    """
+    if table.name == DRAIN:
+        return None
+    if table.name == COMMAND:
+        environment = os.environ if submitter is None else submitter.environment
+        return scaler_program.command(table, loop, environment, "/" if submitter is None else submitter.cwd)
+    return scaler_program.minicluster(table, loop) if table.name == MINICLUSTER else way(table, loop)
+
+
+def configured(handle: flux.Flux, log: Log) -> Optional[Site]:
+    """What the instance's configuration says of scaling. A table with a fault is told, and as good as none."""
+    try:
+        table = handle.conf_get("ensemble.scaler", default=None)
+        return None if table is None else site(table)
+    except (OSError, TypeError, ValueError) as exc:
+        log(syslog.LOG_ERR, f"the configuration cannot be used, so there is no scaler: {exc}")
+        return None

@@ -149,6 +149,11 @@ class SimulatedMember(Member):
         return self._now
 
     @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return self._running
+
+    @property
     def idle(self) -> bool:
         """Is there nothing left that could happen?"""
         return not (self._outbox or self._agenda or self._recovering)
@@ -271,36 +276,56 @@ class SimulatedMember(Member):
         return SimulatedScaler(self, self._delay)
 
     def changed(self, how: str, ranks: Sequence[int]) -> None:
-        """Nodes have come up, or gone (`down`), that `nodes` has opened or closed."""
+        """Nodes have come up, or gone (`down`), that `nodes` has opened, closed, lost or regained."""
         self._unsettled = True
-        for owner in self._ensembles.values():
+        for owner in self._ensembles.values() if ranks else ():
             if RESOURCES in owner.events:
                 self._put(owner, Resources(self._now, how, idset(ranks)))
 
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Nodes, cores and jobs, as a `Counted` has them."""
         nodes, up = self.nodes, self.nodes.up
-        all_cores = sum(cores for cores, _ in nodes.sizes) if nodes.closed else nodes.cores
-        used = nodes.cores - nodes.free_cores
         return {
-            "nodes": {"up": up, "down": len(nodes.sizes) - up, "free": up - nodes.busy, "allocated": nodes.busy},
+            "nodes": {"up": up, "down": len(nodes.sizes) - up, "free": nodes.free_nodes, "allocated": nodes.busy},
             "cores": {
-                "up": nodes.cores,
-                "down": all_cores - nodes.cores,
+                "up": nodes.cores_up,
+                "down": nodes.cores - nodes.cores_up,
                 "free": nodes.free_cores,
-                "allocated": used,
+                "allocated": nodes.used_cores,
             },
             "queue": {"pending": len(self._jobs) - self._running, "running": self._running},
         }
 
+    def lose(self, ranks: Sequence[int]) -> None:
+        """These nodes go down, and with them the jobs that have some of them."""
+        lost = [rank for rank in dict.fromkeys(ranks) if rank < len(self.nodes.sizes) and rank not in self.nodes.down]
+        self.changed("down", lost)
+        for job in list(self._jobs.values()):
+            gone = [rank for rank, _, _ in job.place if rank in lost]
+            if gone:
+                self._exception(job, "node-failure", f"node failure on rank {gone[0]}")
+                self._end(job, _death(signal.SIGKILL))
+        self.account()
+        for rank in lost:
+            self.nodes.lose(rank)
+
+    def regain(self, ranks: Sequence[int]) -> None:
+        """These nodes are up again."""
+        found = [rank for rank in ranks if rank in self.nodes.down]
+        self.changed("up", found)
+        self.account()
+        for rank in found:
+            self.nodes.regain(rank)
+        self._unsettled = True
+
     def used(self) -> Tuple[float, float]:
         """Seconds times nodes, and seconds times cores, that jobs have had so far."""
-        self._account()
+        self.account()
         return self._node_seconds, self._core_seconds
 
     def had(self) -> Tuple[float, float]:
         """Seconds times nodes, and seconds times cores, that were up so far."""
-        self._account()
+        self.account()
         return self._nodes_up, self._cores_up
 
     def submitted(self, id: JobId) -> Optional[Submit]:
@@ -350,7 +375,7 @@ class SimulatedMember(Member):
             if job is None or job.state is not PENDING or job.urgency != -urgency:
                 heapq.heappop(queue)
                 continue
-            self._account()
+            self.account()
             place = nodes.take(job.asked)
             if place is None:
                 return
@@ -364,7 +389,7 @@ class SimulatedMember(Member):
         self._running += 1
         self.most_running = max(self.most_running, self._running)
         self.most_nodes = max(self.most_nodes, self.nodes.busy)
-        self.most_cores = max(self.most_cores, self.nodes.cores - self.nodes.free_cores)
+        self.most_cores = max(self.most_cores, self.nodes.used_cores)
         if job.act.group not in self.spans:
             self.spans[job.act.group] = [now, now]
         owner = job.owner
@@ -415,7 +440,7 @@ class SimulatedMember(Member):
     def _end(self, job: Job, status: int) -> None:
         del self._jobs[job.id]
         self._running -= 1
-        self._account()
+        self.account()
         self.nodes.give(job.place)
         self._unsettled = True
         if self.on_freed is not None:
@@ -429,18 +454,15 @@ class SimulatedMember(Member):
         outbox.append((owner, JobEvent(now, job.id, "clean", _NOTHING)))
 
     def account(self) -> None:
-        """To be called before nodes come or go."""
-        self._account()
-
-    def _account(self) -> None:
-        """Add up what is in use since the last change of it."""
+        """Add up what is in use since the last change of it; to be called before nodes come or go."""
         passed = self._now - self._counted
         if passed > 0:
             self._counted = self._now
             self._node_seconds += passed * self.nodes.busy
-            self._core_seconds += passed * (self.nodes.cores - self.nodes.free_cores)
-            self._nodes_up += passed * self.nodes.up
-            self._cores_up += passed * self.nodes.cores
+            self._core_seconds += passed * self.nodes.used_cores
+            # those of a node that is lost are counted as idle ones
+            self._nodes_up += passed * (len(self.nodes.sizes) - len(self.nodes.closed))
+            self._cores_up += passed * (self.nodes.cores - self.nodes.cores_closed)
 
     # ---- acting on jobs
 

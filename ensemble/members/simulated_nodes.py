@@ -39,10 +39,14 @@ class Nodes:
         self.sizes: Tuple[Pair, ...] = tuple(nodes)
         self.cores = sum(cores for cores, _ in nodes)
         self.gpus = sum(gpus for _, gpus in nodes)
+        self.cores_up = self.cores
         self.free_cores = self.cores
         self.free_gpus = self.gpus
-        #: nodes of which something is taken
+        #: nodes of which something is taken, and cores that are
         self.busy = 0
+        self.used_cores = 0
+        #: ranks that are down, for a reason of their own
+        self.down: Set[int] = set()
         self._free: List[Pair] = list(nodes)
         #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
         self._heaps: Dict[Pair, List[int]] = {}
@@ -61,40 +65,71 @@ class Nodes:
             heapq.heapify(heap)
         #: requests that were looked at -> why they can never be met
         self._reasons: Dict[Request, Optional[str]] = {}
-        #: nodes that take no jobs, or are not there: what would be free of them
-        self._closed: Dict[int, Pair] = {}
+        #: ranks that take no jobs, because nobody has started them or they are to go; and how many cores these have
+        self.closed: Set[int] = set()
+        self.cores_closed = 0
+        #: of the nodes that are down or closed: what would be free of each; and how many of them still have a job
+        self._away: Dict[int, Pair] = {}
+        self._busy_away = 0
         for rank in range(len(nodes) if up is None else up, len(nodes)):
             self.close(rank)
+
+    @classmethod
+    def growing(cls, nodes: Sequence[Pair], most: Optional[int]) -> Nodes:
+        """These nodes, and as many like the last one as may come to them until there are `most`."""
+        return cls([*nodes, *list(nodes[-1:]) * ((most or 0) - len(nodes))], up=len(nodes))
 
     @property
     def up(self) -> int:
         """Nodes that take jobs."""
-        return len(self.sizes) - len(self._closed)
+        return len(self.sizes) - len(self._away)
 
     @property
-    def closed(self) -> List[int]:
-        """Ranks of the nodes that take no jobs."""
-        return sorted(self._closed)
+    def free_nodes(self) -> int:
+        """Nodes that take jobs and have none."""
+        return self.up - (self.busy - self._busy_away)
 
     def idle(self, rank: int) -> bool:
         """Has no job any of it?"""
-        return self._closed.get(rank, self._free[rank]) == self.sizes[rank]
+        return self._away.get(rank, self._free[rank]) == self.sizes[rank]
 
     def close(self, rank: int) -> None:
         """It takes no more jobs; those that run there go on."""
-        if rank not in self._closed:
-            self._closed[rank] = self._free[rank]
-            self._set(rank, (0, 0))
-            self.cores -= self.sizes[rank][0]
-            self.gpus -= self.sizes[rank][1]
+        if rank not in self.closed:
+            self.closed.add(rank)
+            self.cores_closed += self.sizes[rank][0]
+            self._leave(rank)
 
     def open(self, rank: int) -> None:
-        """It takes jobs again, or for the first time."""
-        left = self._closed.pop(rank, None)
-        if left is not None:
+        """It takes jobs again, or for the first time, unless it is down."""
+        if rank in self.closed:
+            self.closed.discard(rank)
+            self.cores_closed -= self.sizes[rank][0]
+            self._return(rank)
+
+    def lose(self, rank: int) -> None:
+        """The node goes down; nothing of it is taken any more."""
+        self.down.add(rank)
+        self._leave(rank)
+
+    def regain(self, rank: int) -> None:
+        """The node is up again, unless it is closed."""
+        self.down.discard(rank)
+        self._return(rank)
+
+    def _leave(self, rank: int) -> None:
+        if rank not in self._away:
+            self._away[rank] = self._free[rank]
+            self._busy_away += self._free[rank] != self.sizes[rank]
+            self._set(rank, (0, 0))
+            self.cores_up -= self.sizes[rank][0]
+
+    def _return(self, rank: int) -> None:
+        if rank in self._away and rank not in self.down and rank not in self.closed:
+            left = self._away.pop(rank)
+            self._busy_away -= left != self.sizes[rank]
             self._set(rank, left)
-            self.cores += self.sizes[rank][0]
-            self.gpus += self.sizes[rank][1]
+            self.cores_up += self.sizes[rank][0]
 
     def never(self, request: Request) -> Optional[str]:
         """Why no job can ever have this here; None where it can."""
@@ -139,12 +174,14 @@ class Nodes:
             placement = found
         for rank, of_cores, of_gpus in placement:
             self._change(rank, -of_cores, -of_gpus)
+            self.used_cores += of_cores
         return placement
 
     def give(self, placement: Placement) -> None:
         """A job's part is free again."""
         for rank, cores, gpus in placement:
             self._change(rank, cores, gpus)
+            self.used_cores -= cores
 
     def _most_free(self, cores: int, gpus: int) -> Optional[int]:
         count, top = self._with, self._top
@@ -206,14 +243,17 @@ class Nodes:
         return None
 
     def _change(self, rank: int, cores: int, gpus: int) -> None:
-        shut, size = rank in self._closed, self.sizes[rank]
-        before = self._closed[rank] if shut else self._free[rank]
+        size = self.sizes[rank]
+        left = self._away.get(rank)
+        before = self._free[rank] if left is None else left
         now = (before[0] + cores, before[1] + gpus)
-        self.busy += (now != size) - (before != size)
-        if shut:
-            self._closed[rank] = now
-        else:
+        more = (now != size) - (before != size)
+        self.busy += more
+        if left is None:
             self._set(rank, now)
+        else:
+            self._away[rank] = now
+            self._busy_away += more
 
     def _set(self, rank: int, now: Pair) -> None:
         before = self._free[rank]

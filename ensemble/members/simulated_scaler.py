@@ -62,16 +62,19 @@ class SimulatedScaler(Scaler):
         if order.action == "grow":
             missing = order.wanted - nodes.up - len(self._coming)
             # those that still have jobs need not come up
-            for rank in [rank for rank in nodes.closed if not nodes.idle(rank)][: max(0, missing)]:
+            there = sorted(nodes.closed - nodes.down)
+            for rank in [rank for rank in there if not nodes.idle(rank)][: max(0, missing)]:
                 self._open(rank)
                 missing -= 1
-            for rank in [rank for rank in nodes.closed if rank not in self._coming][: max(0, missing)]:
+            there = sorted(nodes.closed - nodes.down - set(self._coming))
+            for rank in there[: max(0, missing)]:
                 self._coming[rank] = member.call_at(member.clock() + self._delay, lambda rank=rank: self._up(rank))  # type: ignore[misc]
         else:
             for timer in self._coming.values():
                 timer.cancel()
             self._coming.clear()
-            there = [rank for rank in range(1, len(nodes.sizes)) if rank not in set(nodes.closed)]
+            out = nodes.closed | nodes.down
+            there = [rank for rank in range(1, len(nodes.sizes)) if rank not in out]
             there.sort(key=lambda rank: (not nodes.idle(rank), -rank))
             self._going = there[: max(0, nodes.up - order.wanted)]
             member.account()

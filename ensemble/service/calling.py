@@ -75,8 +75,7 @@ class Calling:
         request = calls.request(running.engine, id)
         if request is not None:
             here = [running.shown_row(job.row()) for job in running.engine.jobs.values() if job.ended is not None]
-            for rows in running.leaving.values():
-                here += rows
+            here += running.leaving_rows()
             request["results"] = results(running.engine.calls.pending[id], self._store, running.id, here)
         return request
 

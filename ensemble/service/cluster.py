@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ensemble.errors import MemberError
 from ensemble.members.simulated_nodes import Pair
+from ensemble.spec import units
 from ensemble.spec.simulate import Simulate
 
 #: seconds for the instance's answer
@@ -104,17 +105,11 @@ def _ranks(resources: Any) -> Dict[int, Pair]:
     found: Dict[int, Pair] = {}
     for entry in ((resources or {}).get("execution") or {}).get("R_lite") or ():
         children = entry.get("children") or {}
-        pair = len(ids(str(children.get("core", "")))), len(ids(str(children.get("gpu", ""))))
-        for rank in ids(str(entry.get("rank", ""))):
+        pair = _size(children.get("core")), _size(children.get("gpu"))
+        for rank in units.idset(entry["rank"]):
             found[rank] = pair
     return found
 
 
-def ids(idset: str) -> List[int]:
-    """The numbers of an idset such as 0-3,7 (RFC 22)."""
-    found: List[int] = []
-    for part in idset.strip("[]").split(","):
-        if part:
-            first, _, last = part.partition("-")
-            found.extend(range(int(first), int(last or first) + 1))
-    return found
+def _size(idset: Any) -> int:
+    return len(units.idset(idset)) if idset else 0

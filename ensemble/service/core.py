@@ -194,12 +194,12 @@ class Service:
         request = parse(Submission, payload)
         try:
             member = self._member
-            loaded = load(request.text, request.file, Beside(request.files), member.capabilities, member.site)
+            loaded = load(request.text, request.file, Beside(request.files), member.capabilities, site=member.site)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
-        warnings = loaded.warnings
-        seeds = sampling.draw(loaded.spec, secrets.randbelow)
-        spec = sampling.seeded(loaded.spec, seeds)
+        spec = loaded.spec
+        seeds = sampling.draw(spec, secrets.randbelow)
+        spec = sampling.seeded(spec, seeds)
         id = self._new_id()
         engine = Engine(spec, id)
         submitter = Submitter(**request.submitter.model_dump())
@@ -214,7 +214,8 @@ class Service:
             "name": spec.name,
             "file": request.file,
             "text": request.text,
-            "files": request.files,
+            # those that it names, and what algorithms stand for: a later release might expand them otherwise
+            "files": loaded.files,
             "seeds": seeds,
             "sampler": sampler(spec),
             "submitter": request.submitter.model_dump(),
@@ -232,7 +233,7 @@ class Service:
                 return
             self._stored[id] = Stored(id, given)
             self._running[id] = running
-            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in warnings]})
+            reply.send({"id": id, "name": spec.name, "warnings": [str(warning) for warning in loaded.warnings]})
             running.announce(spec.name, request.file)
             running.feed(Begin(given["t_submit"]))
 
@@ -256,6 +257,9 @@ class Service:
         stored, running = self._find(request.id)
         active = running.active_rows() if running is not None else []
         active.sort(key=_by_submission)
+        if running is not None:
+            # they have left the engine, and those who read the store do not find them yet
+            active = [*running.leaving_rows(), *active]
         ended = self._store.row_count(stored.id)
         if request.group is None and ended > _ROWS:
             # too many to read them all for one page of them

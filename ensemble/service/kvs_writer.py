@@ -19,7 +19,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 
 import flux
 import flux.kvs
-from flux.core.inner import raw
+from flux.core.inner import lib, raw
 
 from ensemble.members.guard import guarded
 from ensemble.service.kvs_disk import Disk, why
@@ -87,10 +87,11 @@ class Writer:
         self._puts: List[Put] = []
         self._turn = 0
         self._delay = _RETRY[0]
-        self._timer: Any = None
-        #: runs while something is gathered; and whether it has run out
-        self._gathering: Any = None
-        self._gathered = False
+        # A watcher is kept by its handle until it is destroyed, so there is one of each, set anew each time.
+        self._retry = handle.timer_watcher_create(0.0, guarded(log, lambda *_: self._again()))
+        self._gather = handle.timer_watcher_create(0.0, guarded(log, self._ran_out))
+        #: something is gathered; and that has run out
+        self._gathering = self._gathered = False
         #: of what waits, how many are not patient
         self._pressing = 0
         #: bytes that are not done
@@ -118,10 +119,9 @@ class Writer:
 
     def close(self) -> None:
         """Wait a bounded time for the transaction on its way, and send one more with what waits."""
-        for timer in (self._timer, self._gathering):
-            if timer is not None:
-                timer.stop()
-        self._timer = self._gathering = None
+        for timer in (self._retry, self._gather):
+            timer.stop()
+            timer.destroy()
         self.disk.close()
         rest = len(self._sent) + len(self._put_off) + len(self._waiting)
         self._turn += 1
@@ -144,12 +144,18 @@ class Writer:
             return
         if self._pressing or self._gathered:
             self._send()
-        if (self._waiting or self._put_off) and self._gathering is None and not self._gathered:
-            self._gathering = self._handle.timer_watcher_create(GATHER, guarded(self._log, self._ran_out))
-            self._gathering.start()
+        if (self._waiting or self._put_off) and not (self._gathering or self._gathered):
+            self._gathering = True
+            self._set(self._gather, GATHER)
+
+    def _set(self, timer: Any, seconds: float) -> None:
+        # The reactor's idea of now is that of its last turn.
+        lib.flux_reactor_now_update(lib.flux_get_reactor(self._handle.handle))
+        timer.stop()
+        timer.reset(seconds)
 
     def _ran_out(self, *_: Any) -> None:
-        self._gathering = None
+        self._gathering = False
         if self._waiting or self._put_off:
             self._gathered = True
             self._go_on()
@@ -185,7 +191,6 @@ class Writer:
         return sum(len(put.value or "") for put in puts)
 
     def _again(self) -> None:
-        self._timer = None
         try:
             future = self._transact(self._puts, any(change.sync for change in self._sent))
         except OSError as exc:
@@ -246,8 +251,7 @@ class Writer:
         if self._trouble is None:
             self._trouble = f"the KVS refuses changes ({why(exc)})"
             self._log(syslog.LOG_ERR, f"{self._trouble}: ensembles stand still until it takes them")
-        self._timer = self._handle.timer_watcher_create(self._delay, guarded(self._log, lambda *_: self._again()))
-        self._timer.start()
+        self._set(self._retry, self._delay)
         self._delay = min(2 * self._delay, _RETRY[1])
 
     def _disk_refuses(self, reason: Optional[str]) -> None:

@@ -369,6 +369,10 @@ class Running:
         """Rows of the jobs that were submitted and have not left the engine; those that are held stand in `rows.py`."""
         return [self.shown_row(job.row()) for job in self.engine.jobs.values()]
 
+    def leaving_rows(self) -> List[Dict[str, Any]]:
+        """Rows of the jobs that have left the engine and are on their way to the store, in its order."""
+        return [row for rows in self.leaving.values() for row in rows]
+
     # ---- those who watch
 
     def watch(self, watcher: Watcher) -> None:

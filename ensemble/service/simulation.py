@@ -6,7 +6,8 @@ makes it durable; nothing here decides anything. Functions run in their worker p
 meanwhile; their answer comes before anything else happens. What is remembered grows with rules, groups and firings, not
 with jobs, unless functions ask for rows or somebody watches.
 
-The same spec, nodes, fates and seed give the same run, event by event.
+The same spec, nodes, fates and seed give the same run, event by event. It has more than 400 lines because whatever an engine
+asks for is carried out here, beside what is counted of it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from ensemble.service.scaling import Scaling
 from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
-from ensemble.spec.simulate import DELAY, Sent
+from ensemble.spec.simulate import DELAY, Outage, Sent
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -53,6 +54,8 @@ MOST_QUIET = 100_000
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
+#: timers, by the first part of their names, that come again and again, or that what has just happened sets
+_REPEATED = {"heartbeat", "every", "cooldown", *_AT_ONCE}
 _ID = "simulated"
 #: objects made between two looks for garbage: there are few cycles, and many jobs
 _GARBAGE = 200_000
@@ -79,6 +82,7 @@ class Setting(NamedTuple):
     #: seconds after which the run is cut off
     until: float = math.inf
     signals: Sequence[Sent] = ()
+    outages: Sequence[Outage] = ()
     #: where functions come from: the file as the user named it, and where the user stands
     file: str = ""
     submitter: Optional[Submitter] = None
@@ -97,12 +101,9 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        nodes, most = list(setting.nodes), spec.scaler.max if spec.scaler is not None else None
-        # as many more as the scaler may bring, all alike
-        nodes += nodes[-1:] * ((most or 0) - len(nodes))
-        delay = spec.simulate.delay if spec.simulate is not None else DELAY
-        all_nodes = Nodes(nodes, up=len(setting.nodes))
-        self.member = SimulatedMember(all_nodes, setting.fates.draw, queues=queues, lean=True, delay=delay)
+        nodes = Nodes.growing(setting.nodes, None if spec.scaler is None else spec.scaler.max)
+        delay = DELAY if spec.simulate is None else spec.simulate.delay
+        self.member = SimulatedMember(nodes, setting.fates.draw, queues=queues, lean=True, delay=delay)
         self._scaling = Scaling(self.member, self._deliver, lambda level, text: None, self.member.clock)
         self._scaling.start()
         self.feeding = Feeding()
@@ -146,21 +147,38 @@ class Simulation:
 
     def _run(self) -> None:
         engine, member, setting = self.engine, self.member, self._setting
+        # what is down from the first moment on is not there to go down
+        member.lose([rank for outage in setting.outages if not outage.at for rank in outage.ranks])
         member.open(_ID, engine.spec, setting.submitter or Submitter(), engine.wanted_events)
         member.start(self._deliver)
         for number, sent in enumerate(setting.signals):
             signal = Signal(sent.at, sent.name, dict(sent.data), f"outside-{number}")
             member.call_at(sent.at, lambda signal=signal: self.feed(signal))  # type: ignore[misc]
+        for outage in setting.outages:
+            if outage.at:
+                member.call_at(outage.at, lambda outage=outage: member.lose(outage.ranks))  # type: ignore[misc]
+            if outage.duration is not None:
+                member.call_at(outage.at + outage.duration, lambda outage=outage: member.regain(outage.ranks))  # type: ignore[misc]
         self.feed(Begin(member.clock()))
         while engine.final is None:
             if self._calls:
                 self._call(self._calls.popleft())
             elif self._quiet > MOST_QUIET:
-                self.stopped = ENDLESS
-                return
+                if self._beats_only():
+                    self.stopped = ENDLESS
+                    return
+                self._quiet = 0
             elif not member.run(setting.until):
                 self.stopped = STALLED if member.idle else CUT
                 return
+
+    def _beats_only(self) -> bool:
+        """Does nothing run, and is nothing set that comes once, so that all that is left are heartbeats?"""
+        kinds = {name.partition(":")[0] for name in self.engine.timers}
+        setting = self._setting
+        times = [*(sent.at for sent in setting.signals), *(outage.at for outage in setting.outages)]
+        coming = any(at > self.member.clock() for at in times)
+        return not (self.member.running or coming or kinds - _REPEATED)
 
     def feed(self, event: Event) -> None:
         """Take one event along the whole path."""

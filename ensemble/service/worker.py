@@ -109,6 +109,8 @@ class Worker:
         except SystemExit as exc:
             return {"error": f"failed: it asked to exit ({exc.code!r})", **_traceback(exc)}
         except BaseException as exc:
+            if getattr(type(exc), "for_people", False):
+                return {"error": f"failed: {exc}"}
             return {"error": f"failed: {_summary(exc)}", **_traceback(exc)}
 
     def _call(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -135,6 +137,9 @@ class Worker:
         raise Wrong(f"gave a wrong answer: expected None, an Action, a Rule, or a list of these, not {item!r:.100}")
 
     def _function(self, name: str) -> Callable[..., Any]:
+        if ":" in name:
+            # of an algorithm of the file, as its expansion calls it
+            return importlib.import_module("ensemble.algorithms.calling").function(name)  # type: ignore[no-any-return]
         found = getattr(self._loaded(), name, None)
         if found is None:
             found = self._installed(name)

@@ -31,6 +31,7 @@ class _Advice:
         self._root = root
         self._report = report
         self._reach = Reach(spec)
+        self._ends = {f"{rule.algorithm}-done" for rule in spec.rules if rule.algorithm is not None}
         rules = root.get("rules")
         self._nodes: Tuple[Node, ...] = rules.items if rules is not None else ()
         #: group -> how often rules may submit it; infinity where a rule has no end
@@ -53,7 +54,8 @@ class _Advice:
         if "repetitions" in node.value or all(action.name in _ENDING for action in rule.actions):
             return
         if rule.trigger in ("heartbeat", "report", "signal"):
-            again = True
+            # that of an algorithm that has come to its end comes once
+            again = rule.trigger != "signal" or rule.name not in self._ends
         elif rule.trigger == "group-complete":
             again = len(self._submitted) > 1 if rule.name is None else self._submitted.get(rule.name, 0) > 1
         else:

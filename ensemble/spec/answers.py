@@ -60,7 +60,8 @@ def read(spec: Spec, ids: Collection[str], items: Any, prefix: str) -> List[Item
     entries = dict(written.value)
     entries["rules"] = (written, Node("list", nodes, written))
     root = Node("map", entries, written)
-    check.check(root, report, custom.functions(root.get("custom"), Beside()), ids)
+    parts = [rule.algorithm for rule in spec.rules if rule.algorithm is not None]
+    check.check(root, report, custom.functions(root.get("custom"), Beside()), ids, parts)
     made = validate(root, report)
     if made is not None and not report.faults:
         made = check.settle(made, root, report)

@@ -30,9 +30,21 @@ class Beside:
         """The text of the file of that name. Raises ValueError with a sentence."""
         if name not in self.read:
             self.read[name] = self._text(name)
-            if sum(len(text) for text in self.read.values()) > MOST_IN_ALL:
-                raise ValueError(f"the files that this one names have more than {MOST_IN_ALL >> 20} MiB in all")
+            self._bounded()
         return self.read[name]
+
+    def _bounded(self) -> None:
+        if sum(len(text) for text in self.read.values()) > MOST_IN_ALL:
+            raise ValueError(f"the files that this one names have more than {MOST_IN_ALL >> 20} MiB in all")
+
+    def kept(self, name: str) -> Optional[str]:
+        """What was made where the user submitted, and sent along under that name; None where nothing was."""
+        return self._texts.get(name)
+
+    def keep(self, name: str, text: str) -> None:
+        """Have a text that was made here sent along. Raises ValueError with a sentence."""
+        self.read[name] = text
+        self._bounded()
 
     def _text(self, name: str) -> str:
         if name not in self._texts:

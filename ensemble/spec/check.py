@@ -73,9 +73,12 @@ def heartbeat_period(spec: Spec) -> float:
     return 0.0
 
 
-def check(root: Node, report: Report, functions: Functions, ids: Iterable[str] = ()) -> None:
-    """Tell every fault that lies between places. `functions` are those of actions; `ids` are of rules elsewhere."""
-    _Check(root, report, functions, ids).run()
+def check(
+    root: Node, report: Report, functions: Functions, ids: Iterable[str] = (), algorithms: Iterable[str] = ()
+) -> None:
+    """Tell every fault that lies between places. `functions` are those of actions; `ids` are of rules elsewhere, and
+    `algorithms` those that they are part of."""
+    _Check(root, report, functions, ids, algorithms).run()
 
 
 class _Everything(Dict[str, Node]):
@@ -99,7 +102,9 @@ def misspelt(node: Node, key: str, known: Collection[str]) -> bool:
 
 
 class _Check:
-    def __init__(self, root: Node, report: Report, functions: Functions, ids: Iterable[str]) -> None:
+    def __init__(
+        self, root: Node, report: Report, functions: Functions, ids: Iterable[str], algorithms: Iterable[str]
+    ) -> None:
         self._report = report
         self._functions = functions
         self._root = root
@@ -114,6 +119,13 @@ class _Check:
         #: group -> variables that its jobs report
         self._variables = heard.declared(item for _, item in names)
         self._ids: Dict[str, Node] = dict.fromkeys(ids, root)
+        #: algorithms that rules are part of -> the first one that says so
+        self._algorithms: Dict[str, Node] = {}
+        for item in self._rules.items if self._rules else ():
+            part_of = word(item.get("algorithm"))
+            if part_of is not None:
+                self._algorithms.setdefault(part_of, item)
+        self._algorithms.update(dict.fromkeys(algorithms, root))
         self._computed = Computed(root, report, self._groups, self._variables if known else None)
 
     def run(self) -> None:
@@ -160,6 +172,9 @@ class _Check:
         if name in self._ids:
             message = f"the id {shown(name)} is given twice; the first one is in line {self._ids[name].line}"
             self._report.add(node, message, value=name, expected="each id once")
+        elif name in self._algorithms:
+            message = f"the id {shown(name)} is that of an algorithm"
+            self._report.add(node, message, value=name, expected="another id")
         else:
             self._ids[name] = node
 
@@ -276,8 +291,9 @@ class _Check:
                 self._group(label, told)
             elif name in targets.ACTIONS:
                 self._group(label, told, ("all",))
-            elif name in ("enable", "disable") and told not in self._ids:
-                self._unknown(label, told, "no rule has the id", self._ids)
+            elif name in ("enable", "disable") and told not in self._ids and told not in self._algorithms:
+                what = "no rule or algorithm has the id" if self._algorithms else "no rule has the id"
+                self._unknown(label, told, what, [*self._ids, *self._algorithms])
             elif name == "custom":
                 self._function(label, told)
             elif name == "signal":
@@ -288,7 +304,13 @@ class _Check:
         self._computed.action(action, name, trigger)
 
     def _function(self, node: Node, name: str) -> None:
-        known, doubtful, of = self._functions
+        known, doubtful, of, algorithms = self._functions
+        algorithm, colon, _ = name.partition(":")
+        if colon:
+            if algorithm not in algorithms and "*" not in algorithms:
+                expected = f"one of {listed(sorted(algorithms))}"
+                self._report.add(node, f"no algorithm is called {shown(algorithm)}", value=algorithm, expected=expected)
+            return
         if name in known or "*" in known:
             return
         if doubtful:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib import machinery, metadata
 from typing import Any, FrozenSet, Iterator, List, NamedTuple, Optional
 
+from ensemble.algorithms import found as algorithms
 from ensemble.spec.beside import Beside
 from ensemble.spec.faults import Place, Report, escape, shown
 from ensemble.spec.reader import Node
@@ -34,6 +35,8 @@ class Functions(NamedTuple):
     doubtful: bool = False
     #: where they come from, for messages
     of: str = "the file"
+    #: whose functions are called NAME:ID
+    algorithms: FrozenSet[str] = ANY
 
 
 def shape(node: Node, report: Report, beside: Beside) -> Node:
@@ -77,6 +80,11 @@ def shape(node: Node, report: Report, beside: Beside) -> Node:
 
 def functions(node: Optional[Node], beside: Beside) -> Functions:
     """The functions that `custom`, as `shape` made it, and installed packages offer."""
+    known = _functions(node, beside)
+    return known._replace(algorithms=algorithms.names()) if beside.here else known
+
+
+def _functions(node: Optional[Node], beside: Beside) -> Functions:
     if node is None or node.kind != "map":
         return Functions(_installed())
     source, module = node.get("source"), node.get("module")

@@ -19,6 +19,8 @@ from ensemble.spec.retries import CAUSES
 _FIELDS: Dict[str, Optional[str]] = {
     "group": STRING,
     "value": None,
+    "n": NUMBER,
+    "before": NUMBER,
     "name": STRING,
     "state": STRING,
     "ranks": STRING,
@@ -48,7 +50,7 @@ FIELDS: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(JOB_TRIGGERS, ("group", "job")),
     "job-retry": ("group", "job"),
     **dict.fromkeys(EVENT_TRIGGERS, ("group", "job", "data")),
-    "report": ("group", "job", "name", "value", "data"),
+    "report": ("group", "job", "name", "value", "n", "before", "data"),
     "group-complete": ("group",),
     "end": ("state",),
     "signal": ("name", "data"),

@@ -18,10 +18,22 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple
 from pydantic import BaseModel, ValidationError
 
 from ensemble.errors import SpecError, UsageError
-from ensemble.spec import abilities, advice, check, custom, parameters, sampling, scaler, simulate_check
+from ensemble.spec import (
+    abilities,
+    advice,
+    algorithms,
+    check,
+    custom,
+    machine,
+    parameters,
+    sampling,
+    scaler,
+    simulate_check,
+)
 from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
+from ensemble.spec.machine import Machine
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
@@ -40,6 +52,8 @@ class Loaded(NamedTuple):
     warnings: Tuple[Fault, ...]
     #: texts of the files that it names, by their names as written; to load it again without them
     files: Dict[str, str]
+    #: the tree as it was written, with the rules that its algorithms stand for in their place
+    written: Tree
 
 
 def load(
@@ -47,18 +61,22 @@ def load(
     file: str,
     beside: Optional[Beside] = None,
     can: Optional[Collection[str]] = BUILT_IN,
+    instance: Optional[Machine] = None,
     site: Optional[scaler.Site] = None,
 ) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    `beside` has the files that it names, `can` what the queue can do (None: do not look), `site` the queue's own scaler. Raises SpecError with every fault, in file order.
+    `beside` has the files that it names, `can` what the queue can do (None: do not look), `instance` the nodes
+    and queues that it is held against (None: none), `site` the queue's own scaler. Raises SpecError with every fault, in
+    file order.
     """
     beside = beside or Beside()
     characters, report = decode(text, file)
     root = None if characters is None else read(characters, report)
     if root is None:
         raise SpecError(report.faults)
-    root = Shape(report, file, beside).file(root)
+    shape = Shape(report, file, beside)
+    root = shape.file(root)
     check.check(root, report, custom.functions(root.get("custom"), beside))
     simulate_check.check(root, report)
     scaler.check(root, report)
@@ -70,14 +88,16 @@ def load(
         if can is not None:
             abilities.check(spec, root, report, can)
             scaler.warn(root, report, site)
+        if instance is not None:
+            machine.check(spec, root, report, instance)
     if report.faults or spec is None:
-        raise SpecError(report.faults)
+        raise SpecError(report.faults, report.warnings)
     if spec.steered:
         spec._tree = Tree(root)
-    return Loaded(spec, report.warnings, dict(beside.read))
+    return Loaded(spec, report.warnings, dict(beside.read), Tree(shape.written))
 
 
-def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
+def load_file(path: Union[str, os.PathLike[str]], instance: Optional[Machine] = None) -> Loaded:
     """As `load`, of the file at that path.
 
     Raises UsageError where there is no plain file that can be read, and SpecError.
@@ -104,7 +124,7 @@ def load_file(path: Union[str, os.PathLike[str]]) -> Loaded:
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
     finally:
         os.close(fd)
-    return load(text, name, Folder(os.path.dirname(name)))
+    return load(text, name, Folder(os.path.dirname(name)), instance=instance)
 
 
 def _read(fd: int) -> bytes:
@@ -125,6 +145,8 @@ class Shape:
         self._report = report
         self._file = file
         self._beside = beside
+        #: see `Loaded`
+        self.written: Node = _Told
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
@@ -154,14 +176,34 @@ class Shape:
             variables = dict(given.value)
             self._filled(variables)
             entries["variables"] = (place, Node("map", variables, given))
+        written = {"name": entries["name"], **root.value}
         for key, each in (("jobs", self._job), ("rules", self.rule)):
+            if key == "rules" and "algorithm" in entries:
+                self._algorithms(entries, written)
             if key in entries and entries[key][1].kind == "list":
                 node = entries[key][1]
                 made = [each(item) if item.kind == "map" else item for item in node.items]
                 entries[key] = (entries[key][0], Node("list", made, node))
+        self.written = Node("map", written, root)
         if "rules" in entries:
             self._ids(entries["rules"][1])
         return Node("map", entries, root)
+
+    def _algorithms(self, entries: Dict[str, Tuple[Node, Node]], written: Dict[str, Tuple[Node, Node]]) -> None:
+        """Put the rules of the algorithms behind those of the file."""
+        del written["algorithm"]
+        place, node = entries.pop("algorithm")
+        jobs = entries["jobs"][1] if "jobs" in entries else None
+        more = [] if node is _Told else algorithms.expand(node, jobs, self._report, self._beside)
+        own = entries.get("rules")
+        if own is not None and own[1].kind != "list" and not own[1].empty:
+            return
+        rules = Node("list", [*(own[1].items if own is not None else ()), *more], own[1] if own is not None else node)
+        if not more and own is None:
+            # the faults are told: that there are no rules is none of its own
+            entries["rules"] = (place, _Told)
+            return
+        entries["rules"] = written["rules"] = (own[0] if own is not None else place, rules)
 
     def _known(self, node: Node, where: str) -> Dict[str, Tuple[Node, Node]]:
         """The entries without those of a later release, which are told here."""

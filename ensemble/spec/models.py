@@ -80,6 +80,7 @@ RESOURCE_TRIGGERS = ("resource-down", "resource-up", "resource-drain", "resource
 SCALE_TRIGGERS = ("grow-finish", "grow-fail", "shrink-finish", "shrink-fail")
 TRIGGERS = (
     "start",
+    "enabled",
     "metric",
     *JOB_TRIGGERS,
     "report",
@@ -113,7 +114,7 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("algorithm", "models", "members"),
+    "file": ("models", "members"),
     "job": (),
     "rule": (),
     "trigger": (),
@@ -181,6 +182,11 @@ CountOf = Annotated[Union[int, str], OrExpression(_COUNT)]
 NodesOf = Annotated[Union[int, str], OrExpression(_NODES)]
 UrgencyOf = Annotated[Union[int, str], OrExpression(_URGENCY)]
 DurationOf = Annotated[Union[float, str], OrExpression(_DURATION)]
+#: the job that a rule fired on, or jobs by RULE/FIRING/INDEX, whichever attempt of theirs it is
+Target = Annotated[
+    Union[str, Tuple[str, ...]],
+    As(units.target, ({"type": "string"}, {"type": "array", "items": _STRING, "minItems": 1})),
+]
 #: a value of a variable
 Variable = Annotated[Any, As(units.variable, ({"type": ["number", "string", "boolean", "null"]},))]
 
@@ -339,6 +345,13 @@ def check_name(value: str, what: str) -> str:
     return value
 
 
+def check_id(value: str, what: str) -> str:
+    """The id itself, if it is one. Raises ValueError."""
+    if not NAME.fullmatch(value) or len(value) > 100:
+        raise ValueError(f"expected {what}: letters, digits, _ and -, not first a digit or -, at most 100")
+    return value
+
+
 def check_variable(value: str) -> str:
     """The name of a variable that jobs report, if it can be one. Raises ValueError."""
     check_name(value, "a variable's name")
@@ -353,11 +366,13 @@ class Action(_Model):
     name: Text = Field(description=f"one of {', '.join(ACTIONS)}")
     label: Optional[Text] = Field(
         None,
-        description="what it acts on: a group, for enable and disable a rule's id, for set a variable, for custom a "
+        description="what it acts on: a group, for enable and disable the id of a rule or algorithm, for set a variable, for custom a "
         "function, for signal the signal's name",
     )
-    job: Optional[Literal["event"]] = Field(
-        None, description="cancel, kill, urgency: event, the job that the rule fired on, in place of a label"
+    job: Optional[Target] = Field(
+        None,
+        description="cancel, kill, urgency: event, the job that the rule fired on, in place of a label; where a function "
+        "answers it, RULE/FIRING/INDEX of a job, or a list of these",
     )
     count: Optional[CountOf] = Field(None, description="submit: jobs of each set, in place of the group's count")
     parameters: Points = Field(None, description="submit: a point or a list of points, in place of the group's")
@@ -400,6 +415,9 @@ class Rule(_Model):
         description="what the rule does, in this order; a lone one may stand under action"
     )
     enabled: StrictBool = Field(True, description="false: rests until an action enables it")
+    algorithm: Optional[Text] = Field(
+        None, description="the algorithm that it is part of: enable and disable take its id for all rules that name it"
+    )
     every: Optional[Duration] = Field(None, description="heartbeat: time between two, in place of logging.heartbeat")
     topic: Optional[Filled] = Field(
         None, description="signal: a topic of events on the Flux bus, in place of a name; * stands for anything"
@@ -420,9 +438,12 @@ class Rule(_Model):
     @field_validator("id")
     @classmethod
     def _id(cls, value: str) -> str:
-        if not NAME.fullmatch(value) or len(value) > 100:
-            raise ValueError("expected a rule's id: letters, digits, _ and -, not first a digit or -, at most 100")
-        return value
+        return check_id(value, "a rule's id")
+
+    @field_validator("algorithm")
+    @classmethod
+    def _algorithm(cls, value: Optional[str]) -> Optional[str]:
+        return None if value is None else check_id(value, "an algorithm's id")
 
 
 class Custom(_Model):
@@ -452,6 +473,9 @@ class Spec(_Model):
     name: Text = Field(description="names the ensemble; without it the file's stem")
     description: Text = Field("", description="for readers")
     logging: Logging = Field(default=Logging(), description="what is logged, and how often the heart beats")
+    algorithm: Optional[Plain] = Field(
+        None, description="an algorithm that drives a group, or a list of them: it expands to groups and rules"
+    )
     variables: Dict[str, Variable] = Field(
         default_factory=dict, description="variables, which set changes, and their values at the start"
     )

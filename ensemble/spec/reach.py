@@ -77,6 +77,11 @@ class Reach:
         self._enabled: Set[str] = {rule.id for rule in spec.rules if rule.enabled}
         self._enablers: Dict[str, List[str]] = {}
         self._numbers = {rule.id: number for number, rule in enumerate(spec.rules)}
+        #: algorithm -> the ids of its rules
+        self._parts: Dict[str, List[str]] = {}
+        for rule in spec.rules:
+            if rule.algorithm is not None:
+                self._parts.setdefault(rule.algorithm, []).append(rule.id)
         self._texts: Dict[str, Expression] = {}
         #: group -> the submissions of it: rule number and action
         self._submits: Dict[str, List[Tuple[int, Action]]] = {group: [] for group in self.groups}
@@ -121,7 +126,7 @@ class Reach:
         own = (metrics.parse(rule.name or "", self.groups),) if rule.trigger == "metric" else ()
         reads = [*condition.metrics_of(compiled), *own]
         self._wakes.append(tuple(reads) if rule.trigger == "metric" else ())
-        for enabled in _labels(rule, "enable"):
+        for enabled in self._enables(rule):
             self._enablers.setdefault(enabled, []).append(rule.id)
         for action in rule.actions:
             if action.name == "submit":
@@ -136,6 +141,10 @@ class Reach:
             needs.add(("group", group) if group else ("all", ""))
         for need in needs:
             self._depends.setdefault(need, set()).add(number)
+
+    def _enables(self, rule: Rule) -> List[str]:
+        """The ids of the rules that it enables, one by one or as an algorithm."""
+        return [id for label in _labels(rule, "enable") for id in self._parts.get(label, [label])]
 
     def _expression(self, text: str) -> Expression:
         made = self._texts.get(text)
@@ -156,7 +165,7 @@ class Reach:
                 if number in self.fires:
                     rule = self.spec.rules[number]
                     groups.update(_labels(rule, "submit"))
-                    enabled.update(_labels(rule, "enable"))
+                    enabled.update(self._enables(rule))
                     changed |= self._set(rule)
             for group in groups:
                 most = self._most(group)

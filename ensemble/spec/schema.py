@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Dict
 
+from ensemble.algorithms.found import SHIPPED
 from ensemble.spec import targets
 from ensemble.spec.check import KEYS, TOLERATED
 from ensemble.spec.load import LIFTED
@@ -78,7 +79,9 @@ def schema() -> Dict[str, Any]:
     made["properties"]["variables"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "maxLength": 100}
     made["properties"]["name"] = _named(made["properties"]["name"], TITLE.pattern)
     made["properties"]["custom"] = _custom(made["properties"]["custom"], parts.pop("Custom"))
-    made["required"] = ["jobs", "rules"]
+    made["properties"]["algorithm"] = _algorithm(made["properties"]["algorithm"])
+    made["required"] = ["jobs"]
+    made["anyOf"] = [{"required": ["rules"]}, {"required": ["algorithm"]}]
     for key in ("jobs", "rules"):
         made["properties"][key]["minItems"] = 1
     parts["LoneAction"] = lone
@@ -97,6 +100,22 @@ def _custom(field: Dict[str, Any], part: Dict[str, Any]) -> Dict[str, Any]:
         for key in ("file", "module")
     ]
     return {"anyOf": [{"type": "string", "minLength": 1}, *places], "description": field["description"]}
+
+
+def _algorithm(field: Dict[str, Any]) -> Dict[str, Any]:
+    """One or a list; which options go with which name the algorithm knows."""
+    id = {"type": "string", "pattern": f"^{NAME.pattern}$", "maxLength": 100}
+    one = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "description": f"{', '.join(SHIPPED)}, or one of an installed package"},
+            "id": {**id, "description": "names it for enable and disable; without it its name"},
+            "group": {**id, "description": "the group that it drives; without it the only one"},
+            "enabled": {"type": "boolean", "description": "false: rests until an action enables it"},
+        },
+        "required": ["name"],
+    }
+    return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}], "description": field["description"]}
 
 
 def _named(field: Dict[str, Any], pattern: str) -> Dict[str, Any]:

@@ -104,6 +104,16 @@ class Sent(_Model):
     data: Dict[str, _Plain] = Field(default_factory=dict, description="what event.data has")
 
 
+class Outage(_Model):
+    """Nodes that go down."""
+
+    at: _Duration = Field(description="when they go down: time from the start of the ensemble")
+    ranks: Annotated[Tuple[int, ...], As(units.idset, ({"type": "string"}, {"type": "integer", "minimum": 0}))] = Field(
+        description="which, as 0-3,7; those that are not there are left out"
+    )
+    duration: Optional[_Duration] = Field(None, description="time after which they are up again; without it never")
+
+
 class Simulate(_Model):
     """`simulate:` of the file."""
 
@@ -114,4 +124,5 @@ class Simulate(_Model):
         DELAY, description="time that nodes take to come up where the simulated queue grows (a minute without it)"
     )
     groups: Dict[str, Simulated] = Field(default_factory=dict, description="what jobs do, by group")
+    outages: Tuple[Outage, ...] = Field((), description="nodes that go down")
     signals: Tuple[Sent, ...] = Field((), description="signals that come from outside")

@@ -16,7 +16,7 @@ from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.metrics import PathError
 from ensemble.spec.models import Spec, check_variable
 from ensemble.spec.reader import Node
-from ensemble.spec.simulate import Fails, Sent, Simulate, Simulated, Told
+from ensemble.spec.simulate import Fails, Outage, Sent, Simulate, Simulated, Told
 
 
 def check(root: Node, report: Report) -> None:
@@ -92,6 +92,8 @@ def subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
     """What a place of the table is in the user's words, and the model that describes it."""
     if loc[1:2] == ("signals",) and len(loc) > 2:
         return "a signal", Sent
+    if loc[1:2] == ("outages",) and len(loc) > 2:
+        return "an outage", Outage
     if loc[1:2] == ("groups",) and len(loc) > 2:
         if loc[3:4] == ("fail",) and len(loc) > 4:
             return "fail", Fails

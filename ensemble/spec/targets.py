@@ -31,7 +31,7 @@ def check(action: Node, trigger: Optional[str], groups: Optional[str], report: R
             report.add(name, f"{word} has no label", expected=f"label: {groups}; or job: event")
     elif label is not None and job is not None:
         report.add(action.key("job"), f"{word} has both label and job", expected="one of them")
-    if job is not None and trigger is not None and trigger not in WITH_JOB:
+    if job is not None and job.text == "event" and trigger is not None and trigger not in WITH_JOB:
         report.add(
             action.key("job"),
             f"a rule on {trigger} has no job that {word} could be about",

@@ -13,7 +13,7 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Tuple, Union
+from typing import Any, Callable, Dict, Set, Tuple, Union
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -22,6 +22,8 @@ from ensemble.spec import arithmetic
 
 _FSD = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: RULE/FIRING/INDEX
+_JOB = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}/[0-9]{1,10}/[0-9]{1,10}", re.ASCII)
 _DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds"
 #: seconds, about 30 years; clocks of operating systems end somewhere behind it
 LONGEST = 1e9
@@ -101,6 +103,16 @@ def filled(value: Any) -> str:
     return text(value)
 
 
+def target(value: Any) -> Union[str, Tuple[str, ...]]:
+    """`event`, or jobs as functions name them: RULE/FIRING/INDEX, or a list of such."""
+    names = value if isinstance(value, (list, tuple)) else [value]
+    if value == "event":
+        return "event"
+    if not names or not all(isinstance(name, str) and _JOB.fullmatch(name) for name in names):
+        raise ValueError("expected event")
+    return tuple(names)
+
+
 def command(value: Any) -> Tuple[str, ...]:
     """The words of a command: of a string, split as a shell splits it, or of a list."""
     if isinstance(value, str):
@@ -145,6 +157,22 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def idset(value: Any) -> Tuple[int, ...]:
+    """The numbers of an idset such as `0-3,7` (RFC 22), in order. Raises ValueError; one above a million is none."""
+    text_of = value if isinstance(value, str) else str(value)
+    found: Set[int] = set()
+    for part in "" if isinstance(value, bool) else text_of.strip().strip("[]").split(","):
+        match = re.fullmatch(r"\s*(\d{1,7})(?:-(\d{1,7}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= 1_000_000:
+            break
+        found.update(range(first, last + 1))
+    else:
+        if found:
+            return tuple(sorted(found))
+    raise ValueError("expected ranks, such as 0-3,7")
 
 
 def jsonable(value: Any) -> Any:

@@ -11,8 +11,8 @@ import flux
 from _flux._core import lib
 
 from ensemble.engine.events import JobId
+from ensemble.members.contract import MemberDriver
 from ensemble.members.flux import FluxMember
-from t.contract.driver import MemberDriver
 from t.flux_instance import FluxInstance, shared
 
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from driver import MemberDriver
-
 from ensemble.engine.events import JobId
+from ensemble.members.contract import MemberDriver
 from ensemble.members.local import LocalMember
 
 

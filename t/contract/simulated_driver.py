@@ -13,10 +13,9 @@ import signal
 import time
 from pathlib import Path
 
-from driver import MemberDriver
-
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import JobId
+from ensemble.members.contract import MemberDriver
 from ensemble.members.simulated import SimulatedMember
 from ensemble.members.simulated_job import Fate
 from ensemble.members.simulated_nodes import Nodes

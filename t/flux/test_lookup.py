@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
-from typing import Any, Dict, FrozenSet, Iterator, List, Set
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Set
 
 import pytest
 
@@ -18,7 +19,7 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.engine.events import JobEvent, Lost, Recovered
+from ensemble.engine.events import InDoubt, JobEvent, Lost, Recovered
 from ensemble.members import flux_lookup
 from ensemble.members.flux_lookup import Lookup
 from t.contract.flux_driver import FluxDriver
@@ -112,6 +113,70 @@ def test_more_events_than_the_base_need_the_whole_past(driver: FluxDriver) -> No
     late.close()
 
 
+def detained(monkeypatch: Any, id: int) -> Callable[[], None]:
+    """Keep a job's last event back from whoever looks it up, until what is returned is called."""
+    plain, kept = flux_lookup._message, [True]
+
+    def message(job: Any) -> Any:
+        data = plain(job)
+        if kept and job.id == id and data is not None:
+            data["events"] = [entry for entry in data["events"] if entry["name"] != "clean"]
+        return data
+
+    monkeypatch.setattr(flux_lookup, "_message", message)
+    monkeypatch.setattr(flux_lookup, "_TIMES", 1_000_000)
+    return kept.clear
+
+
+@pytest.mark.parametrize("how", ["held", "lost"])
+def test_a_search_that_is_broken_off_begins_anew(driver: FluxDriver, monkeypatch: Any, how: str) -> None:
+    driver.open("e", MOCK)
+    keys = [driver.submit("e", "mock") for _ in range(10)]
+    waiting = driver.submit("e", "mock", urgency=0)
+    driver.wait_for(lambda: ended(driver) == 10)
+    held = driver.id(waiting)
+    known = {held: waiting, **{driver.id(key): key for key in keys}}
+    driver.member.stop()
+    let_go = detained(monkeypatch, driver.id(keys[0]))
+    late, asked = successor(driver, known)
+    journal = late.member._journal
+    late.wait_for(lambda: len(journal._there) == 10, "all but the one that is detained")
+    if how == "held":
+        late.member.hold(True)
+    # what the first stream told of as active ends before the second is asked for
+    driver.instance.run("flux", "job", "urgency", str(held), "16")
+    driver.instance.run("flux", "job", "wait-event", str(held), "clean")
+    let_go()
+    if how == "held":
+        late.member.hold(False)
+    else:
+        journal._lost(errno.ECONNRESET, "the test said so")
+    late.wait_for(lambda: late.of(Recovered))
+    assert asked == [False, False]
+    for id in known:
+        assert late.names(id) == LIFE
+    assert late.of((InDoubt, Lost)) == []  # type: ignore[arg-type]
+    late.close()
+
+
+def test_jobs_that_are_purged_while_they_are_looked_up_are_in_doubt(driver: FluxDriver, monkeypatch: Any) -> None:
+    """Some were found before, and had ended before the service did: that does not show that none was purged."""
+    driver.open("e", MOCK)
+    keys = [driver.submit("e", "mock") for _ in range(10)]
+    driver.wait_for(lambda: ended(driver) == 10)
+    known = {driver.id(key): key for key in keys}
+    driver.member.stop()
+    detained(monkeypatch, driver.id(keys[0]))
+    late, asked = successor(driver, known)
+    late.wait_for(lambda: len(late.member._journal._there) == 9, "all but the one that is detained")
+    driver.instance.run("flux", "job", "purge", "--force", "--num-limit=0")
+    late.wait_for(lambda: late.of(Recovered))
+    assert asked == [False, True]
+    assert sorted(event.key for event in late.of(InDoubt)) == sorted(keys), "each once"
+    assert late.of(Lost) == []
+    late.close()
+
+
 class TestLookup:
     def test_found_and_not_found(self, driver: FluxDriver, monkeypatch: Any) -> None:
         monkeypatch.setattr(flux_lookup, "WINDOW", 3)
@@ -145,6 +210,25 @@ class TestLookup:
         driver.wait_for(lambda: over)
         assert over == [set()]
         assert json.dumps(found[0]["events"]).count('"clean"') == 1
+
+    def test_one_that_cannot_be_taken_in_keeps_neither_the_others_nor_the_end(self, driver: FluxDriver) -> None:
+        driver.open("e", MOCK)
+        keys = [driver.submit("e", "mock") for _ in range(3)]
+        driver.wait_for(lambda: ended(driver) == 3)
+        found: List[int] = []
+        over: List[Set[int]] = []
+        logged: List[str] = []
+
+        def take(data: Dict[str, Any]) -> None:
+            found.append(data["id"])
+            raise RuntimeError("broken")
+
+        lookup = Lookup(driver.handle, driver.member._internal, lambda level, text: logged.append(text))
+        lookup.begin({driver.id(key) for key in keys}, take, over.append)
+        driver.wait_for(lambda: over)
+        assert over == [set()]
+        assert len(found) == len(logged) == 3
+        assert "broken" in logged[0]
 
     def test_given_up(self, driver: FluxDriver) -> None:
         driver.open("e", MOCK)

@@ -31,7 +31,7 @@ def test_every_verb_has_help(run: Any, verb: str) -> None:
     assert done.out.startswith(f"usage: ensemble {verb}")
 
 
-@pytest.mark.parametrize("verb", ["explain", "replay", "graph", "nonsense"])
+@pytest.mark.parametrize("verb", ["explain", "replay", "nonsense"])
 def test_unknown_verbs_are_usage_errors(run: Any, verb: str) -> None:
     expect_sentence(run(verb, "x", member=False), 2, f"no verb is called '{verb}'")
 
@@ -69,7 +69,32 @@ def test_validate(run: Any, place: Path) -> None:
     done = run("validate", "hello.yaml", member=False)
     assert (done.status, done.out, done.err) == (0, "hello.yaml: no faults (groups: 1, rules: 1)\n", "")
     done = run("validate", "--json", "hello.yaml", member=False)
-    assert json.loads(done.out) == {"file": "hello.yaml", "valid": True, "faults": [], "warnings": []}
+    told = {"file": "hello.yaml", "valid": True, "faults": [], "warnings": [], "instance": None}
+    assert json.loads(done.out) == told
+
+
+def test_validate_tells_warnings_and_faults_alike(run: Any, place: Path) -> None:
+    rules = "  - {trigger: idle, enabled: false, action: {name: stop}}\n  - {trigger: idle, when: var.n > 2, action: {name: stop}}\n"
+    (place / "odd.yaml").write_text(HELLO + rules)
+    done = run("validate", "odd.yaml", member=False)
+    assert (done.status, done.out) == (0, "odd.yaml: no faults, 2 warnings (groups: 1, rules: 3)\n")
+    assert "warning: this rule is disabled, and no rule enables it" in done.err
+    assert "warning: the variable 'n' is not declared" in done.err
+    done = run("validate", "--json", "odd.yaml", member=False)
+    told = json.loads(done.out)
+    assert (done.status, told["valid"], told["faults"], len(told["warnings"])) == (0, True, [], 2)
+    (place / "odd.yaml").write_text(HELLO + rules.replace("stop", "stpo", 1))
+    done = run("validate", "odd.yaml", member=False)
+    assert (done.status, done.out) == (2, "")
+    assert "no action is called 'stpo'" in done.err
+    assert "warning: the variable 'n' is not declared" in done.err
+    done = run("validate", "--json", "odd.yaml", member=False)
+    told = json.loads(done.out)
+    assert (done.status, told["valid"]) == (2, False)
+    (fault,), (warning,) = told["faults"], told["warnings"]
+    assert (fault["severity"], fault["suggestion"]) == ("error", "stop")
+    assert (warning["severity"], warning["message"]) == ("warning", "the variable 'n' is not declared")
+    assert set(fault) == set(warning)
 
 
 def faulty(place: Path) -> None:
@@ -93,7 +118,7 @@ def test_a_faulty_file_in_json(run: Any, place: Path) -> None:
     told = json.loads(done.out)
     assert told["valid"] is False
     assert {fault["line"] for fault in told["faults"]} == {5, 6}
-    assert set(told["faults"][0]) == {"line", "column", "message", "value", "expected", "suggestion"}
+    assert set(told["faults"][0]) == {"severity", "line", "column", "message", "value", "expected", "suggestion"}
 
 
 @pytest.mark.parametrize("verb", ["validate", "run", "submit"])

@@ -18,7 +18,7 @@ from ensemble.cli.simulate_show import spread
 from ensemble.errors import MemberError
 from ensemble.members.simulated_nodes import Pair
 from ensemble.service import cluster as sizes
-from ensemble.service.cluster import cluster, ids, nodes_of
+from ensemble.service.cluster import cluster, nodes_of
 from ensemble.spec.simulate import Simulate
 
 TOP = Path(__file__).resolve().parents[2]
@@ -279,7 +279,6 @@ def test_nodes_of_an_instance() -> None:
     assert nodes_of({"all": everything, "down": None}) == [(4, 0)] * 3 + [(2, 1)] * 2
     assert nodes_of({"all": everything, "down": resources(("1", {"core": "0-3"}))}) == [(4, 0)] * 2 + [(2, 1)] * 2
     assert nodes_of({}) == []
-    assert ids("0-3,7,[9-10]".replace("[", "").replace("]", "")) == [0, 1, 2, 3, 7, 9, 10]
 
 
 def test_an_instance_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,25 @@ def test_a_stream_ends_behind_the_last_line_and_not_before_it_is_stored() -> Non
     assert [r["seq"] for r in reply.records] == list(range(1, len(reply.records) + 1))
 
 
+@pytest.mark.parametrize("rows", [10_000, 1], ids=["one page", "more than are read at once"])
+def test_a_job_has_a_row_also_while_the_store_is_behind(monkeypatch: Any, rows: int) -> None:
+    monkeypatch.setattr("ensemble.service.core._ROWS", rows)
+    store = Behind()
+    house = House(store)
+    id = house.submit(THREE)
+    jobs = [house.member.submit(id, number) for number in range(3)]
+    house.member.run(id, jobs[0])
+    house.member.advance(1)
+    store.late = True
+    house.member.run(id, jobs[1])
+    for _ in range(2):
+        pages = [house.ask("jobs", {"id": id, "start": start, "max": 1}).answer for start in range(4)]
+        assert [page["total"] for page in pages] == [3] * 4
+        found = [row["id"] for page in pages for row in page["jobs"]]
+        assert found == [house.member.show(job) for job in jobs]
+        store.catch_up()
+
+
 def test_a_stream_of_a_quarantined_one_ends_with_the_reason(monkeypatch: Any) -> None:
     store = Behind()
     house = House(store)

@@ -15,7 +15,7 @@ import yaml
 
 from ensemble.cli.main import VERBS, _parser
 from ensemble.errors import SpecError
-from ensemble.spec import metrics, models
+from ensemble.spec import amounts, metrics, models, simulate
 from ensemble.spec.load import load
 from ensemble.spec.retries import CAUSES, Retries
 
@@ -36,7 +36,8 @@ def whole_files() -> List[Tuple[str, str]]:
     found = []
     for path in DOCUMENTS:
         for line, text in blocks(path):
-            if {"jobs", "rules"} <= set(yaml.safe_load(text)):
+            keys = set(yaml.safe_load(text))
+            if "jobs" in keys and keys & {"rules", "algorithm"}:
                 found.append((f"{path.relative_to(TOP)}:{line}", text))
     return found
 
@@ -93,6 +94,25 @@ WORDS = {
     "variables": list(metrics.VARIABLES),
     "ensemble": list(metrics.OF_ENSEMBLE),
     "not yet": [word for words in models.NOT_YET.values() for word in words],
+    "simulate": [
+        name
+        for model in (
+            simulate.Simulate,
+            simulate.Simulated,
+            simulate.Fails,
+            simulate.Told,
+            simulate.Sent,
+            simulate.Outage,
+        )
+        for name in keys(model)
+    ],
+    "amounts": [
+        *amounts.WORDS,
+        *(
+            f"{name}({', '.join(kind.arguments)})".replace("(...)", "(a, b, ...)")
+            for name, kind in amounts.DISTRIBUTIONS.items()
+        ),
+    ],
     "queue": [f"{of}.{name}" for of, names in metrics.OF_QUEUE.items() for name in names],
 }
 

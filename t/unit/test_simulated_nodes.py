@@ -67,6 +67,7 @@ def test_taking_and_giving(sizes: List[Tuple[int, int]], steps: List[object]) ->
         left = free(nodes, taken)
         assert all(cores >= 0 and gpus >= 0 for cores, gpus in left)
         assert (nodes.free_cores, nodes.free_gpus) == (sum(c for c, _ in left), sum(g for _, g in left))
+        assert nodes.used_cores == nodes.cores - nodes.free_cores
         assert nodes.busy == sum(pair != tuple(size) for pair, size in zip(left, sizes))
 
 
@@ -114,6 +115,20 @@ def test_the_node_with_most_cores_free_is_taken_and_of_these_the_first() -> None
 )
 def test_why_never(request_: Request, words: Optional[str]) -> None:
     assert Nodes([(8, 2)] * 4).never(request_) == words
+
+
+def test_a_node_that_is_down_takes_nothing() -> None:
+    nodes = Nodes([(2, 0), (4, 1)])
+    nodes.lose(1)
+    assert (nodes.free_cores, nodes.busy, nodes.take(Request(0, 1, 3, 0, False))) == (2, 0, None)
+    place = nodes.take(ONE)
+    assert place == ((0, 1, 0),)
+    assert nodes.take(Request(2, 2, 1, 0, False)) is None
+    # it is there, though not now
+    assert nodes.never(Request(0, 1, 3, 1, False)) is None
+    nodes.regain(1)
+    assert (nodes.free_cores, nodes.free_gpus, nodes.busy, nodes.used_cores) == (5, 1, 1, 1)
+    assert nodes.take(Request(0, 1, 3, 1, False)) == ((1, 3, 1),)
 
 
 def test_many_jobs_leave_nothing_behind() -> None:

@@ -19,6 +19,7 @@ from ensemble.members.base import Submitter
 from ensemble.service.fates import Fates
 from ensemble.service.simulation import CUT, ENDLESS, STALLED, Setting, Simulation
 from ensemble.spec.load import load, load_file
+from ensemble.spec.simulate import Simulate
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -29,11 +30,19 @@ class Run:
     def __init__(self, text: str, nodes: Optional[List[Tuple[int, int]]] = None, seed: int = 1, **more: Any) -> None:
         spec = load(text, "f.yaml").spec
         said = spec.simulate.groups if spec.simulate is not None else {}
-        signals = spec.simulate.signals if spec.simulate is not None else ()
+        table = spec.simulate or Simulate()
         self.records: List[Record] = []
         #: nodes and cores in use at each record
         self.used: List[Tuple[int, int]] = []
-        setting = Setting(nodes or [(4, 0)], Fates(spec, said, seed), seed, signals=signals, watch=self._watch, **more)
+        setting = Setting(
+            nodes or [(4, 0)],
+            Fates(spec, said, seed),
+            seed,
+            signals=table.signals,
+            outages=table.outages,
+            watch=self._watch,
+            **more,
+        )
         self.simulation = Simulation(spec, setting)
         self.simulation.run()
         self.result = self.simulation.result()
@@ -192,6 +201,36 @@ def test_resources_are_the_simulated_ones() -> None:
     assert run.times("low") in ([], [20])
 
 
+def test_nodes_go_down_and_come_back() -> None:
+    jobs = "  - {name: g, command: 'true', count: 4, cores: 4}"
+    rules = (
+        START
+        + """
+  - {id: down, trigger: resource-down, repetitions: unlimited, action: {name: log, value: "down {event.ranks}"}}
+  - {id: up, trigger: resource-up, repetitions: unlimited, action: {name: log, value: "up {event.ranks}"}}
+  - {id: lost, trigger: job-retry, repetitions: unlimited, action: {name: log, value: "{event.job.cause} on {event.job.ranks}"}}
+  - {id: few, trigger: metric, name: nodes.down, when: "> 0", action: {name: log, value: "{cores.up} left"}}"""
+    )
+    outages = "  outages: [{at: 30, ranks: '1-2,9', duration: 60}]\n  groups: {g: {duration: 50}}"
+    run = Run(file(rules, outages, jobs), nodes=[(4, 0)] * 4)
+    logged = [record.data["text"] for record in run.records if record.type == "log"]
+    assert logged == ["down 1-2", "infrastructure on 1", "infrastructure on 2", "8 left", "up 1-2"]
+    # two go on, one of the others starts when they have ended, and so does the other
+    assert [t for t, _ in run.jobs("start")] == [0, 0, 0, 0, 50, 50]
+    assert run.counts("g") == {"submitted": 4, "finished": 4, "success": 4, "retried": 2}
+    assert run.result["makespan"] == 100
+    # 200 seconds of four nodes, and what was lost
+    assert run.result["utilisation"]["nodes"] == pytest.approx((2 * 50 + 2 * 30 + 2 * 50) / (100 * 4))
+
+
+def test_a_queue_without_nodes_waits_for_one() -> None:
+    jobs = "  - {name: g, command: 'true', nodes: 2}"
+    run = Run(file(START, "  outages: [{at: 0, ranks: 0, duration: 1h}]", jobs), nodes=[(4, 0)] * 2)
+    assert [t for t, _ in run.jobs("start")] == [3600]
+    never = Run(file(START, "  outages: [{at: 0, ranks: 0}]", jobs), nodes=[(4, 0)] * 2)
+    assert (never.result["state"], never.jobs("start")) == (STALLED, [])
+
+
 def test_one_that_waits_for_ever_is_stalled() -> None:
     run = Run(file(START + "\n  - {id: told, trigger: signal, name: more, action: {name: stop}}"))
     assert run.result["state"] == STALLED
@@ -209,6 +248,18 @@ def test_one_that_only_beats_on_is_endless() -> None:
         + "\n  - {trigger: heartbeat, every: 10s, keep_alive: true, repetitions: unlimited, action: {name: log, value: x}}"
     )
     assert Run(file(rules)).result["state"] == ENDLESS
+
+
+def test_a_long_job_beside_heartbeats_is_not_endless() -> None:
+    """A year of heartbeats passes while it runs, and a rule waits for a week after it."""
+    rules = (
+        START.replace("label: g", "label: g, count: 1")
+        + "\n  - {trigger: heartbeat, every: 1m, repetitions: unlimited, when: event.x == 1, action: {name: log, value: x}}"
+        + "\n  - {trigger: timer, after: 200d, action: {name: submit, label: g, count: 1}}"
+    )
+    rules = rules.replace("when: event.x == 1", "when: count.g.success == 9")
+    run = Run(file(rules, "  groups: {g: {duration: 100d}}"))
+    assert (run.result["state"], run.result["makespan"]) == ("complete", 300 * 86400)
 
 
 def test_cut_off() -> None:

@@ -113,6 +113,13 @@ def good() -> Dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("fail", [0.1, "5%", ["5%", {"rate": "x > 2", "exit": 3}], {"rate": 0.5, "signal": "KILL"}])
+def test_what_simulate_takes_fits(fail: Any) -> None:
+    told = {"loss": "x + 1", "score": 5, "more": {"value": 1, "noise": "normal(0, 1)", "every": "1m"}}
+    groups = {"a": {"duration": "lognormal(60, 15)", "fail": fail, "metrics": told}}
+    assert found({**good(), "simulate": {"nodes": 2, "groups": groups, "signals": [{"name": "x", "at": "5m"}]}}) == []
+
+
 def test_what_a_user_may_write_besides_fits() -> None:
     file = good()
     file["rules"] += [
@@ -177,6 +184,13 @@ BAD = [
     ("rules", [{"trigger": "job-start", "action": {"name": "cancel", "label": "a", "job": "event"}}]),
     ("rules", [{"trigger": "job-start", "action": {"name": "urgency", "job": "event"}}]),
     ("rules", [{"trigger": "job-start", "action": {"name": "urgency", "job": "event", "value": 32}}]),
+    ("simulate", {"nodes": 0}),
+    ("simulate", {"groups": {"a": {"duration": True}}}),
+    ("simulate", {"groups": {"a": {"fail": {"exit": 3}}}}),
+    ("simulate", {"groups": {"a": {"fail": [{"rate": 0.1, "exit": 256}]}}}),
+    ("simulate", {"groups": {"a": {"metrics": {"x": {"every": 5}}}}}),
+    ("simulate", {"groups": {"a": {"metrics": {"x": [1]}}}}),
+    ("simulate", {"signals": [{"name": "x"}]}),
 ]  # fmt: skip
 
 

@@ -110,6 +110,9 @@ rules:
         ("  groups:\n    sim: {metrics: {loss: {value: 1, every: 0}}}\n", (2, 45), "every cannot be 0"),
         ("  signals: [{name: 'no spaces', at: 5}]\n", (1, 20), "no signal can be called 'no spaces'"),
         ("  signals: [{name: stop}]\n", (1, 13), "a signal has no at"),
+        ("  outages: [{at: 5, ranks: 3-1}]\n", (1, 28), "ranks cannot be '3-1'"),
+        ("  outages: [{at: 5, ranks: x}]\n", (1, 28), "ranks cannot be 'x'"),
+        ("  outages: [{ranks: 1}]\n", (1, 13), "an outage has no at"),
         ("  [5]\n", (1, 3), "simulate cannot be a list"),
     ],
 )
@@ -122,6 +125,12 @@ def test_faults(text: str, where: Tuple[int, int], message: str) -> None:
 def test_a_variable_that_is_not_declared_is_a_warning() -> None:
     (warning,) = load(FILE + "  groups: {post: {metrics: {score: 5}}}\n", "f.yaml").warnings
     assert warning.message == "'post' does not declare the variable 'score'"
+
+
+@pytest.mark.parametrize(("text", "ranks"), [("0", (0,)), ("0-2,7", (0, 1, 2, 7)), ("'[3,1-2]'", (1, 2, 3))])
+def test_ranks(text: str, ranks: Tuple[int, ...]) -> None:
+    (outage,) = table(f'  outages: [{{at: 5, ranks: "{text.strip(chr(39))}"}}]\n').outages
+    assert (outage.ranks, outage.duration) == (ranks, None)
 
 
 def test_all_faults_at_once() -> None:

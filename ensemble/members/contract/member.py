@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from driver import MemberDriver
 
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import JobEvent, Key
 from ensemble.members.base import Submitter
+from ensemble.members.contract.driver import MemberDriver, commands
 
 SLEEP = {"name": "sleep", "command": "sleep 300"}
 QUICK = {"name": "quick", "command": "true"}
@@ -57,7 +57,7 @@ def test_foreign_jobs_are_not_delivered(driver: MemberDriver) -> None:
     assert {event.id for event in driver.of(JobEvent)} == {id}
 
 
-@pytest.mark.commands
+@commands
 def test_a_closed_ensemble_hears_nothing_and_its_jobs_go_on(driver: MemberDriver, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     driver.open("e1", {"name": "g", "command": ["sh", "-c", f"sleep 1; echo ran > {proof}"]})
@@ -82,7 +82,7 @@ def test_what_is_under_way_when_an_ensemble_is_closed(driver: MemberDriver) -> N
     assert len([1 for ensemble, _ in driver.delivered if ensemble == "e1"]) == before
 
 
-@pytest.mark.commands
+@commands
 def test_environment(driver: MemberDriver) -> None:
     submitter = Submitter(
         environment={**os.environ, "KEPT": "as it was", "CHANGED": "old", "GONE": "here"}, cwd=str(Path("/").resolve())
@@ -111,7 +111,7 @@ def test_environment(driver: MemberDriver) -> None:
     assert environment["FLUX_TASK_RANK"] == "0"
 
 
-@pytest.mark.commands
+@commands
 def test_directory_umask_and_limits(driver: MemberDriver, tmp_path: Path) -> None:
     place = tmp_path / "a place"
     place.mkdir()
@@ -128,7 +128,7 @@ def test_directory_umask_and_limits(driver: MemberDriver, tmp_path: Path) -> Non
     assert stat.S_IMODE((place / "made").stat().st_mode) == 0o640
 
 
-@pytest.mark.commands
+@commands
 def test_workdir_of_the_group(driver: MemberDriver, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     submitter = Submitter(environment=dict(os.environ), cwd=str(tmp_path))
@@ -144,7 +144,7 @@ def test_workdir_of_the_group(driver: MemberDriver, tmp_path: Path) -> None:
         assert driver.output("e1", id) == f"{tmp_path / 'sub'}\n"
 
 
-@pytest.mark.commands
+@commands
 def test_output_error_and_input(driver: MemberDriver, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("from the file\n")
     driver.open(
@@ -175,13 +175,13 @@ def test_output_error_and_input(driver: MemberDriver, tmp_path: Path) -> None:
     assert str(one) in driver.member.where("e1", both)
 
 
-@pytest.mark.commands
+@commands
 def test_output_that_cannot_be_written(driver: MemberDriver, tmp_path: Path) -> None:
     driver.open("e1", {**QUICK, "output": str(tmp_path / "nowhere" / "x")})
     id = driver.submit_id("e1", "quick")
     driver.wait_event(id, "clean")
-    assert driver.event(id, "exception").context["type"] == "exec"
-    assert driver.event(id, "finish").context["status"] == 1 << 8
+    assert driver.had(id, "exception").context["type"] == "exec"
+    assert driver.had(id, "finish").context["status"] == 1 << 8
 
 
 def test_timers_in_order_and_cancelled(driver: MemberDriver) -> None:

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from driver import MemberDriver
 
 from ensemble.engine.actions import Look
 from ensemble.engine.events import ActionDone, Counted, JobId
+from ensemble.members.contract.driver import MemberDriver, commands
 
 SLEEP = {"name": "sleep", "command": "sleep 300"}
 
@@ -42,9 +42,9 @@ def test_cancel_a_running_job(driver: MemberDriver, tmp_path: Path) -> None:
     driver.wait_event(id, "clean")
     assert done(driver, id, "cancel").error is None
     assert driver.names(id) == ["submit", "start", "exception", "finish", "clean"]
-    exception = driver.event(id, "exception").context
+    exception = driver.had(id, "exception").context
     assert (exception["type"], exception["severity"]) == ("cancel", 0)
-    assert driver.event(id, "finish").context["status"] == (128 + signal.SIGTERM) << 8
+    assert driver.had(id, "finish").context["status"] == (128 + signal.SIGTERM) << 8
 
 
 def test_cancel_a_job_that_will_not_go(driver: MemberDriver) -> None:
@@ -54,7 +54,7 @@ def test_cancel_a_job_that_will_not_go(driver: MemberDriver) -> None:
     driver.run_for(0.5)
     driver.cancel("e1", id)
     driver.wait_event(id, "clean")
-    assert driver.event(id, "finish").context["status"] == (128 + signal.SIGKILL) << 8
+    assert driver.had(id, "finish").context["status"] == (128 + signal.SIGKILL) << 8
 
 
 def test_cancel_a_pending_job(driver: MemberDriver) -> None:
@@ -64,7 +64,7 @@ def test_cancel_a_pending_job(driver: MemberDriver) -> None:
     driver.wait_event(id, "clean")
     assert done(driver, id, "cancel").error is None
     assert driver.names(id) == ["submit", "exception", "clean"]
-    assert driver.event(id, "exception").context["type"] == "cancel"
+    assert driver.had(id, "exception").context["type"] == "cancel"
 
 
 def test_a_cancelled_pending_job_does_not_hold_back_others(driver: MemberDriver) -> None:
@@ -76,7 +76,7 @@ def test_a_cancelled_pending_job_does_not_hold_back_others(driver: MemberDriver)
     driver.wait_event(second, "clean")
     driver.cancel("e1", first)
     driver.wait_event(third, "clean")
-    assert driver.event(third, "finish").context["status"] == 0
+    assert driver.had(third, "finish").context["status"] == 0
 
 
 def test_cancel_at_once(driver: MemberDriver) -> None:
@@ -88,7 +88,7 @@ def test_cancel_at_once(driver: MemberDriver) -> None:
     for id in ids:
         driver.wait_event(id, "clean")
         assert done(driver, id, "cancel").error is None
-        assert driver.event(id, "exception").context["type"] == "cancel"
+        assert driver.had(id, "exception").context["type"] == "cancel"
 
 
 @pytest.mark.parametrize("action", ["cancel", "kill"])
@@ -131,10 +131,10 @@ def test_kill(driver: MemberDriver, number: int, tmp_path: Path) -> None:
     driver.wait_event(id, "clean")
     assert done(driver, id, "kill").error is None
     assert driver.names(id) == ["submit", "start", "finish", "clean"]
-    assert driver.event(id, "finish").context["status"] == (128 + number) << 8
+    assert driver.had(id, "finish").context["status"] == (128 + number) << 8
 
 
-@pytest.mark.commands
+@commands
 def test_kill_reaches_all_tasks_and_a_job_may_live_on(driver: MemberDriver) -> None:
     script = "trap 'echo got it' USR1\necho ready\ni=0\nwhile [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done\n"
     driver.open("e1", {"name": "g", "script": script, "tasks": 2})
@@ -180,7 +180,7 @@ def test_urgency_zero_holds_and_another_releases(driver: MemberDriver) -> None:
     assert driver.names(held) == ["submit"]
     driver.urgency("e1", held, 16)
     driver.wait_event(held, "clean")
-    assert driver.event(held, "finish").context["status"] == 0
+    assert driver.had(held, "finish").context["status"] == 0
     assert driver.names(held) == ["submit", "start", "finish", "clean"]
 
 
@@ -189,7 +189,7 @@ def test_a_job_that_was_submitted_held_is_released(driver: MemberDriver) -> None
     id = driver.submit_id("e1", "quick", urgency=0)
     driver.urgency("e1", id, 31)
     driver.wait_event(id, "clean")
-    assert driver.event(id, "finish").context["status"] == 0
+    assert driver.had(id, "finish").context["status"] == 0
 
 
 def test_the_more_urgent_job_starts_first(driver: MemberDriver) -> None:
@@ -205,7 +205,7 @@ def test_the_more_urgent_job_starts_first(driver: MemberDriver) -> None:
     driver.cancel("e1", first)
     for id in (low, high, middle):
         driver.wait_event(id, "clean")
-    assert sorted((low, high, middle), key=lambda id: driver.event(id, "start").t) == [high, middle, low]
+    assert sorted((low, high, middle), key=lambda id: driver.had(id, "start").t) == [high, middle, low]
     told = [event.context["urgency"] for event in driver.of_job(high) if event.name == "urgency"]
     assert told == [5, 30]
     assert driver.names(low).count("start") == 1

@@ -7,9 +7,9 @@ import os
 import signal
 
 import pytest
-from driver import MemberDriver
 
 from ensemble.engine.events import BASE_EVENTS, Acknowledged, JobEvent, Refused
+from ensemble.members.contract.driver import MemberDriver, commands
 
 SLEEP = {"name": "sleep", "command": "sleep 300"}
 QUICK = {"name": "quick", "command": "true"}
@@ -36,7 +36,7 @@ def test_a_job_from_submission_to_end(driver: MemberDriver) -> None:
     driver.wait_event(id, "clean")
     assert driver.names(id) == BASE_LIFE
     assert driver.answers(key) == [Acknowledged(driver.answers(key)[0].t, key, id)]
-    assert driver.event(id, "finish").context["status"] == 0
+    assert driver.had(id, "finish").context["status"] == 0
     assert {ensemble for ensemble, _ in driver.delivered} == {"e1"}
 
 
@@ -101,14 +101,14 @@ def test_a_script(driver: MemberDriver) -> None:
     assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
-@pytest.mark.commands
+@commands
 def test_several_tasks(driver: MemberDriver) -> None:
     assert status_of(driver, ["sh", "-c", "echo $FLUX_TASK_RANK of $FLUX_JOB_SIZE"], tasks=2) == 0
     (id,) = {event.id for event in driver.of(JobEvent)}
     assert sorted(driver.output("e1", id).split("\n")) == ["", "0 of 2", "1 of 2"]
 
 
-@pytest.mark.commands
+@commands
 @pytest.mark.parametrize("worst", [0, 1])
 def test_the_worst_status_of_several_tasks(driver: MemberDriver, worst: int) -> None:
     """Whichever task it is; rank 0 ends first."""
@@ -118,7 +118,7 @@ def test_the_worst_status_of_several_tasks(driver: MemberDriver, worst: int) -> 
     assert driver.wait_event(id, "finish").context["status"] == 5 << 8
 
 
-@pytest.mark.commands
+@commands
 def test_tasks_of_the_action_outrank_the_group(driver: MemberDriver) -> None:
     driver.open("e1", {"name": "g", "command": ["sh", "-c", "exit $FLUX_JOB_SIZE"]})
     id = driver.submit_id("e1", "g", tasks=2)
@@ -141,9 +141,9 @@ def test_the_time_limit(driver: MemberDriver) -> None:
     id = driver.submit_id("e1", "g")
     driver.wait_event(id, "clean")
     assert driver.names(id) == ["submit", "start", "exception", "finish", "clean"]
-    exception = driver.event(id, "exception").context
+    exception = driver.had(id, "exception").context
     assert (exception["type"], exception["severity"]) == ("timeout", 0)
-    assert driver.event(id, "finish").context["status"] == (128 + signal.SIGALRM) << 8
+    assert driver.had(id, "finish").context["status"] == (128 + signal.SIGALRM) << 8
 
 
 def test_the_time_limit_of_the_action_outranks_the_group(driver: MemberDriver) -> None:

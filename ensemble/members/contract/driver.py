@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How the contract's cases drive a member: submit, run its loop until something holds, look at what was delivered.
 
-A member joins the suite with a subclass of `MemberDriver` that makes it and runs its loop for a moment.
+A member joins the suite with a subclass of `MemberDriver` that makes it and runs its loop for a moment, and a fixture
+`driver` that answers `driven(request, ...)`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
+
+import pytest
 
 from ensemble.engine.actions import Action, Cancel, Cause, Kill, Submit, Urgency
 from ensemble.engine.events import Acknowledged, ActionDone, Event, JobEvent, JobId, Key, Refused
@@ -20,6 +23,16 @@ from ensemble.spec.models import JobSet, Spec
 CAUSE = Cause("r", 1, "the test said so")
 #: seconds; generous, because a test that waits for it fails anyway
 PATIENCE = 60.0
+
+_Case = TypeVar("_Case", bound=Callable[..., None])
+#: the cases that need a queue whose jobs' commands run
+_WITH_COMMANDS: List[str] = []
+
+
+def commands(case: _Case) -> _Case:
+    """Marks a case that needs commands to run."""
+    _WITH_COMMANDS.append(case.__name__)
+    return case
 
 
 class MemberDriver(ABC):
@@ -55,7 +68,7 @@ class MemberDriver(ABC):
 
     #: cores that the queue has
     cores: int = 2
-    #: do its jobs' commands run? The cases marked `commands` need that
+    #: do its jobs' commands run? Some cases need that
     runs_commands: bool = True
 
     def now(self) -> float:
@@ -131,9 +144,7 @@ class MemberDriver(ABC):
     def wait_event(self, id: JobId, name: str) -> JobEvent:
         """Run the loop until the job has that event; returns the event."""
         self.wait_for(lambda: self.event(id, name) is not None, f"{name} of job {id}")
-        event = self.event(id, name)
-        assert event is not None
-        return event
+        return self.had(id, name)
 
     # what was delivered
 
@@ -163,6 +174,24 @@ class MemberDriver(ABC):
         """The job's first event of that name, None if there is none yet."""
         return next((event for event in self.of_job(id) if event.name == name), None)
 
+    def had(self, id: JobId, name: str) -> JobEvent:
+        """The job's first event of that name, which was delivered."""
+        event = self.event(id, name)
+        assert event is not None, f"no {name} among {self.names(id)}"
+        return event
+
     def done(self, id: JobId) -> List[ActionDone]:
         """What became of cancels, kills and urgencies of the job."""
         return [event for event in self.of(ActionDone) if event.id == id]
+
+
+def driven(request: pytest.FixtureRequest, driver: MemberDriver) -> Iterator[MemberDriver]:
+    """For a fixture `driver`: the driver of one case, closed at its end; nothing may have been delivered from inside a
+    call of ours. Cases that need commands to run are skipped where none do."""
+    try:
+        if not driver.runs_commands and request.function.__name__ in _WITH_COMMANDS:
+            pytest.skip(f"the queue {driver.name} runs no commands")
+        yield driver
+    finally:
+        driver.close()
+    assert not driver.reentered, f"delivered from inside perform or open: {driver.reentered}"

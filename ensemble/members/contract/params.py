@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any, Dict
 
-import pytest
-from driver import MemberDriver
-
 from ensemble.engine.actions import Submit
 from ensemble.engine.events import JobId, Key, Refused
 from ensemble.members.base import Submitter
+from ensemble.members.contract.driver import MemberDriver, commands
 
 #: prints its arguments, and the environment that is of interest
 SAY = """
@@ -33,7 +31,7 @@ def run(driver: MemberDriver, params: Dict[str, Any], number: int = 1) -> JobId:
     return driver.id(key)
 
 
-@pytest.mark.commands
+@commands
 def test_values_stand_in_the_command_and_in_the_environment(driver: MemberDriver, tmp_path: Path) -> None:
     words = ["{x}", "{n:03d}", "a{s}b", "{yes}", "{x:.3f}", "${n}", "{other}", "{", "{n:x", "{n}{n}"]
     driver.open(
@@ -71,7 +69,7 @@ def test_values_stand_in_the_command_and_in_the_environment(driver: MemberDriver
     }
 
 
-@pytest.mark.commands
+@commands
 def test_a_script_and_the_places_of_files(driver: MemberDriver, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -91,7 +89,7 @@ def test_a_script_and_the_places_of_files(driver: MemberDriver, tmp_path: Path) 
     assert (tmp_path / "one" / "err-1").read_text() == "no\n"
 
 
-@pytest.mark.commands
+@commands
 def test_where_the_output_of_a_point_lies(driver: MemberDriver, tmp_path: Path) -> None:
     driver.open("e1", {"name": "g", "command": "echo {x}", "output": str(tmp_path / "{x}")})
     id = run(driver, {"x": "here"})
@@ -109,7 +107,7 @@ def test_a_value_that_fits_no_format_is_refused(driver: MemberDriver) -> None:
     assert "x is 'abc', which cannot be written as '.3f'" in answer.reason
 
 
-@pytest.mark.commands
+@commands
 def test_jobs_without_parameters_have_braces_as_they_are(driver: MemberDriver, tmp_path: Path) -> None:
     driver.open("e1", {"name": "g", "command": "echo {x} {n:03d}", "output": str(tmp_path / "out")})
     run(driver, {})

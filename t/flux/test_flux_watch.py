@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""`python -m ensemble.members.flux` shows the jobs of a queue, whoever submits them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List
+
+import pytest
+
+from t.flux_instance import FluxInstance
+
+pytestmark = pytest.mark.flux
+PATIENCE = 90.0
+
+
+def watch(instance: FluxInstance, *args: str, uri: str = "") -> subprocess.Popen[str]:
+    environment = {**os.environ, **({"FLUX_URI": uri} if uri else {})}
+    command = [sys.executable, "-m", "ensemble.members.flux", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def ended(process: subprocess.Popen[str]) -> List[str]:
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert not err
+    return out.splitlines()
+
+
+def test_events_and_numbers_of_foreign_jobs(flux_instance: FluxInstance) -> None:
+    process = watch(flux_instance, flux_instance.uri, "--json", "--jobs", "3", "--every", "2")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert first["type"] == "resources"
+    assert first["cores"]["up"] == flux_instance.cores
+    assert first["nodes"]["up"] == 1
+    # the stream may be a moment behind its first line
+    time.sleep(0.5)
+    ids = [flux_instance.run("flux", "submit", "--job-name=one", "true").stdout.strip()]
+    ids.append(flux_instance.run("flux", "submit", "--job-name=one", "true").stdout.strip())
+    ids.append(flux_instance.run("flux", "submit", "false").stdout.strip())
+    lines: List[Dict[str, Any]] = [json.loads(line) for line in ended(process)]
+    for id in ids:
+        names = [line["event"] for line in lines if line["type"] == "event" and line["job"] == id.replace("ƒ", "f")]
+        assert names[0] == "submit"
+        assert names[-1] == "clean"
+        assert {"alloc", "start", "finish"} <= set(names)
+    last = [line for line in lines if line["type"] == "metrics"][-1]
+    assert last["results"] == {"success": 2, "failed": 1}
+    assert last["states"]["inactive"] == 3
+    assert last["times"]["one"]["duration"]["n"] == last["times"]["one"]["pending"]["n"] == 2
+    assert last["times"]["false"]["duration"]["mean"] > 0
+    assert len([line for line in lines if line["type"] == "metrics"]) == 2
+
+
+def test_the_past_as_lines_for_people(flux_instance: FluxInstance) -> None:
+    for _ in range(3):
+        flux_instance.run("flux", "run", "--job-name=past", "true")
+    process = watch(flux_instance, "--all", "--jobs", "1", uri=flux_instance.uri)
+    assert process.stdout is not None
+    assert "nodes: 1 up" in process.stdout.readline()
+    assert "submit" in process.stdout.readline()
+    flux_instance.run("flux", "run", "--job-name=past", "true")
+    lines = ended(process)
+    assert any(line.split()[2:3] == ["alloc"] and "ranks=0" in line for line in lines)
+    assert any(line.strip().startswith("past duration: n 4  mean ") for line in lines)
+
+
+def test_without_an_instance_it_says_so() -> None:
+    process = watch(None, "local:///nowhere/at/all")  # type: ignore[arg-type]
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "no Flux instance can be reached" in err
