@@ -37,6 +37,7 @@ from ensemble.members.flux_scaler import FluxScaler, configured, way_of
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.members.output import Loop, Outputs
+from ensemble.members.scaler import known as known_scaler
 from ensemble.spec.abilities import SCALING
 from ensemble.spec.models import Spec
 from ensemble.spec.scaler import Scaler as Table
@@ -156,7 +157,8 @@ class FluxMember(Member):
             raise MemberError(f"the Flux broker does not answer: {exc}") from exc
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
-        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for."""
+        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for, or no such scaler."""
+        known_scaler(spec.scaler)
         opened = _Ensemble(spec, submitter)
         for group, sets in spec.groups.items():
             for number in range(len(sets)):

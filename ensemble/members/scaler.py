@@ -98,18 +98,27 @@ class Way(ABC):
         """Give up what is under way."""
 
 
+def known(table: Optional[Table]) -> None:
+    """Is a scaler of that name installed? Raises MemberError."""
+    if table is not None and table.name not in spec.BUILT_IN and table.name not in _installed():
+        raise MemberError(spec.known(table.name, _installed()))
+
+
 def way(table: Table, loop: Any) -> Way:
     """The way that an installed package brings under that name. Raises MemberError where there is none, or it is broken."""
-    points: Any = importlib.metadata.entry_points()
-    # before Python 3.10 a mapping
-    ours = points.select(group=ENTRY_POINTS) if hasattr(points, "select") else points.get(ENTRY_POINTS, ())
-    found: Dict[str, Any] = {point.name: point for point in ours}
-    if table.name not in found:
-        raise MemberError(spec.known(table.name, found))
+    known(table)
     try:
-        made = found[table.name].load()(table, loop)
+        made = _installed()[table.name].load()(table, loop)
     except Exception as exc:
         raise MemberError(f"the scaler '{table.name}' cannot be made ({type(exc).__name__}: {exc})") from exc
     if not isinstance(made, Way):
         raise MemberError(f"the scaler '{table.name}' is no ensemble.members.scaler.Way but {type(made).__name__}")
     return made
+
+
+def _installed() -> Dict[str, Any]:
+    """Entry points by name."""
+    points: Any = importlib.metadata.entry_points()
+    # before Python 3.10 a mapping
+    ours = points.select(group=ENTRY_POINTS) if hasattr(points, "select") else points.get(ENTRY_POINTS, ())
+    return {point.name: point for point in ours}

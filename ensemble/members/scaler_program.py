@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.members.base import Loop, Watch
 from ensemble.members.scaler import Change, Done, Way
@@ -50,10 +50,12 @@ class Program(Way):
         environment: Mapping[str, str],
         cwd: str,
         *,
+        name: str = "",
         last: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.last = last
+        self._name = name
         self._loop = loop
         self._command = list(command)
         self._environment = dict(environment)
@@ -133,7 +135,7 @@ class Program(Way):
             return
         try:
             ended = json.loads(self._read)
-            error, extent = outcome(ended["status"], ended["output"], self._command)
+            error, extent = outcome(ended["status"], ended["output"], self._name)
         except (ValueError, KeyError, TypeError):
             error, extent = "the process that runs the program was killed", None
         self._answer(error, extent)
@@ -179,11 +181,12 @@ def told(change: Change) -> Dict[str, str]:
     }
 
 
-def outcome(status: Optional[int], output: str, command: Sequence[str]) -> tuple[str, Optional[int]]:
-    """Why it failed, '' if it did not, and the extent that it says was to be had."""
+def outcome(status: Optional[int], output: str, name: str) -> Tuple[str, Optional[int]]:
+    """Why it failed, '' if it did not, and the extent that it says was to be had; without a `name` its own words."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1][:_LONGEST] if lines else "it printed nothing"
-    name = os.path.basename(command[0])
+    if not name and status:
+        return last, None
     if status is None:
         return f"{name} cannot be started: {last}", None
     if status < 0:
@@ -200,7 +203,8 @@ def outcome(status: Optional[int], output: str, command: Sequence[str]) -> tuple
 
 def command(table: Table, loop: Loop, environment: Mapping[str, str], cwd: str) -> Program:
     """A site's or a user's script."""
-    return Program(loop, table.command or (), environment, cwd)
+    words = table.command or ("",)
+    return Program(loop, words, environment, cwd, name=os.path.basename(words[0]))
 
 
 def minicluster(table: Table, loop: Loop) -> Program:

@@ -68,3 +68,9 @@ def test_the_predecessors_file_grows_by_the_scaler_of_the_site(service: RealServ
 
 def test_what_the_site_has_configured_is_an_ability(service: RealService) -> None:
     assert {"grow", "shrink", "scaler"} <= set(service.ask("stats")["capabilities"])
+
+
+def test_a_scaler_that_is_not_installed_is_refused_with_its_file(service: RealService) -> None:
+    text = "scaler: {name: cloudy}\njobs: [{name: a, command: x}]\nrules: [{trigger: start, action: {name: grow}}]\n"
+    with pytest.raises(OSError, match="no scaler is called 'cloudy' here; there are drain, command, minicluster"):
+        service.submit(text)
