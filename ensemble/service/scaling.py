@@ -90,6 +90,7 @@ class Scaling:
             if size is None:
                 self._tell(engine.id, "refused", number=action.number, reason=error)
                 return
+            self._met(engine.id, size)
             reason = ""
             if action.by > 0:
                 base = max(size, action.held or 0)
@@ -109,6 +110,13 @@ class Scaling:
                 self._tell(engine.id, "wanted", number=action.number, size=size, wanted=wanted)
 
         scaler.size(guarded(self._log, sized))
+
+    def _met(self, id: str, size: int) -> None:
+        """A grow whose nodes are up is over, also where something else is asked for before its scaler has seen them."""
+        wish = self._wishes.get(id)
+        if wish is not None and wish.open and wish.action == "grow" and size >= wish.wanted:
+            wish.open = False
+            self._tell(id, "finish", wanted=wish.wanted, size=size)
 
     def want(self, engine: Engine, submitter: Optional[Submitter], action: Size) -> None:
         """From now on the ensemble wants that size, and is told when it is there."""

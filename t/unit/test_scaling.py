@@ -133,6 +133,17 @@ def test_the_largest_size_wins(house: House) -> None:
     assert house.take() == [(id, "finish", {"wanted": n, "size": 9}) for id, n in (("a", 6), ("b", 5), ("c", 9))]
 
 
+def test_a_grow_whose_nodes_are_up_is_over_when_something_else_is_asked_for(house: House) -> None:
+    house.want("a", 6)
+    house.queue.size = 5
+    assert house.ask("a", -1, 6) == ("wanted", {"size": 5, "wanted": 5})
+    assert house.take() == [], "one is still to come"
+    house.want("a", 6)
+    house.queue.size = 6
+    assert house.ask("a", -1, 6) == ("wanted", {"size": 6, "wanted": 5})
+    assert house.take() == [("a", "finish", {"wanted": 6, "size": 6})]
+
+
 def test_it_shrinks_only_when_nobody_objects(house: House) -> None:
     house.want("a", 8)
     house.want("b", 6)
