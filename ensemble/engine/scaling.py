@@ -36,9 +36,21 @@ def resize(firing: Firing, action: Action) -> None:
     engine = firing.engine
     by = firing.amount(action, "value") or 1
     firing.tell(action, f"{action.name} by {by} node{'s' if by != 1 else ''}")
+    _ask(engine, action.name, by, firing.rule.id, firing.number)
+
+
+def by_operator(engine: Engine, by: int) -> None:
+    """An operator, not a rule, wants so many more nodes, or fewer."""
+    action, many = ("grow" if by > 0 else "shrink"), abs(by)
+    text = f"{action} by {many} node{'s' if many != 1 else ''}, asked for by an operator"
+    engine.record("log", text=text, rule=None)
+    _ask(engine, action, many, None, 0)
+
+
+def _ask(engine: Engine, action: str, by: int, rule: Optional[str], firing: int) -> None:
     state = engine.scaling
     state["number"] += 1
-    state["asked"][str(state["number"])] = [action.name, by, firing.rule.id, firing.number]
+    state["asked"][str(state["number"])] = [action, by, rule, firing]
     if len(state["asked"]) == 1:
         engine.emit(request(engine))
 
@@ -58,7 +70,9 @@ def unfinished(engine: Engine) -> Optional[Size]:
     return Size(change["wanted"], action, _cause(action, change["rule"], change["firing"]))
 
 
-def _cause(action: str, rule: str, firing: int) -> Cause:
+def _cause(action: str, rule: Optional[str], firing: int) -> Cause:
+    if rule is None:
+        return Cause(None, 0, "asked for by an operator")
     return Cause(rule, firing, f"{action} by rule '{rule}', firing {firing}")
 
 
@@ -132,7 +146,7 @@ def _fail(engine: Engine, data: Dict[str, Any]) -> None:
     resources.look(engine)
 
 
-def _tell(engine: Engine, action: str, rule: str, firing: int, text: str) -> None:
+def _tell(engine: Engine, action: str, rule: Optional[str], firing: int, text: str) -> None:
     engine.record("action", rule=rule, firing=firing, action=action, label=None, count=None, text=text)
 
 

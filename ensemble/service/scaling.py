@@ -80,7 +80,7 @@ class Scaling:
         """Answer with the size that so many nodes more or fewer make."""
         name = "grow" if action.by > 0 else "shrink"
         try:
-            table = self._table(engine, name)
+            table = self.able(engine, name)
             scaler = self._get(engine, table, submitter)
         except MemberError as exc:
             self._later(engine.id, "refused", number=action.number, reason=str(exc))
@@ -121,7 +121,7 @@ class Scaling:
     def want(self, engine: Engine, submitter: Optional[Submitter], action: Size) -> None:
         """From now on the ensemble wants that size, and is told when it is there."""
         try:
-            table = self._table(engine, action.action)
+            table = self.able(engine, action.action)
             self._get(engine, table, submitter)
         except MemberError as exc:
             self._later(engine.id, "fail", wanted=action.wanted, reason=str(exc))
@@ -139,7 +139,7 @@ class Scaling:
             self.want(engine, submitter, change)
         elif state["wanted"] is not None:
             try:
-                table = self._table(engine, "grow")
+                table = self.able(engine, "grow")
                 self._get(engine, table, submitter)
             except MemberError as exc:
                 self._log(syslog.LOG_WARNING, f"ensemble {engine.id} wants {state['wanted']} nodes: {exc}")
@@ -171,7 +171,8 @@ class Scaling:
 
     # ---- the scaler
 
-    def _table(self, engine: Engine, action: str) -> Table:
+    def able(self, engine: Engine, action: str) -> Table:
+        """The scaler that counts for the ensemble. Raises MemberError where there is none."""
         table = chosen(engine.spec.scaler, self._member.site)
         able = self._member.capabilities
         if table is None or not ("scaler" in able or action in able):

@@ -169,3 +169,21 @@ def test_rules_that_grow_whenever_a_grow_fails_come_to_an_end(world: Any) -> Non
     assert len(w.fired("r")) == 5
     assert w.engine.final == "halted"
     assert w.t >= T0
+
+
+def test_an_operator_resizes_until_the_ensemble_ends(world: Any) -> None:
+    w = world([START], plans={"a": Plan(run=5)})
+    w.run(until=1)
+    w.command("resize", by=2)
+    w.command("resize", by=-1)
+    assert [(r.by, r.cause.rule) for r in w.of(Resize)] == [(2, None)]
+    assert [r["text"][:16] for r in w.records("log")] == ["grow by 2 nodes,", "shrink by 1 node"]
+    size, again = scaled(w, "wanted", number=1, size=4, wanted=6)
+    assert (size.cause.rule, size.cause.text) == (None, "asked for by an operator")
+    assert (again.by, again.held, again.cause.rule) == (-1, 6, None)
+    scaled(w, "refused", number=2, size=4, reason="no")
+    assert [e["rule"] for e in w.records("error")] == [None]
+    scaled(w, "finish", wanted=6, size=6)
+    w.run()
+    w.command("resize", by=1)
+    assert len(w.of(Resize)) == 2

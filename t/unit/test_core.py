@@ -13,6 +13,7 @@ from ensemble import __version__
 from ensemble.engine.events import Begin, JobEvent
 from ensemble.members.base import Submitter
 from ensemble.service.protocol import ENDPOINTS
+from ensemble.spec.scaler import site
 from t.unit.fake_member import CHAIN, T0, THREE, House
 from t.unit.fake_scaler import FakeScaler
 
@@ -378,3 +379,19 @@ def test_a_queue_with_a_scaler_grows_and_an_ensemble_that_ends_wants_nothing_any
     scaler.done(6, "")
     assert house.status(answer["id"])["state"] == "complete"
     assert house.service._scaling._wishes == {}
+
+
+def test_resize(house: House, monkeypatch: Any) -> None:
+    id = house.submit(THREE)
+    number, text = house.ask("resize", {"id": id, "by": 2}).refusal
+    assert (number, "no way to grow" in text) == (errno.EOPNOTSUPP, True)
+    scaler = FakeScaler(house.member)
+    monkeypatch.setattr(house.member, "scaler", lambda table, submitter: scaler)
+    house.member.size = 4  # type: ignore[attr-defined]
+    house.member.site = site({"name": "drain"})
+    house.member.capabilities = house.member.capabilities | {"grow"}
+    assert house.ask("resize", {"id": id, "by": 2}).answer == {"id": id, "state": "running"}
+    house.member.advance(0.0)
+    assert [(order.action, order.wanted) for order in scaler.orders] == [("grow", 6)]
+    assert house.ask("resize", {"id": id, "by": 0}).refusal[0] == errno.EINVAL
+    assert house.ask("resize", {"id": id, "by": -1}).refusal[0] == errno.EOPNOTSUPP
