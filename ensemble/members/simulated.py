@@ -99,15 +99,21 @@ class SimulatedMember(Member):
         queues: Collection[str] = (),
         lean: bool = False,
         delay: float = DELAY,
+        most_pending: float = math.inf,
     ) -> None:
         """`draw` is asked for a job's fate when it starts. `start` is what the clock shows at first, in seconds.
 
         Jobs may name the `queues`; they all have the same nodes. A `lean` one leaves out acknowledgements, which tell
         an engine nothing that the events of a job that cannot become invalid do not. Nodes take `delay` seconds to come up.
+        While `most_pending` jobs wait to start, submissions are answered later, in their order.
         """
         self._delay = delay
         #: gets a word when a job has ended; None where nobody waits for nodes to become free
         self.on_freed: Optional[Callable[[], None]] = None
+        self._most_pending = most_pending
+        self._backlog: Deque[Tuple[OpenEnsemble, Submit]] = deque()
+        #: submissions that were answered later
+        self.held_back = 0
         self._lean = lean
         self._interrupted = False
         self.nodes = nodes
@@ -186,6 +192,8 @@ class SimulatedMember(Member):
         if self._unsettled:
             self._unsettled = False
             self._schedule()
+            while self._backlog and len(self._jobs) - self._running < self._most_pending:
+                self._submit(*self._backlog.popleft())
             if outbox:
                 return True
         agenda, jobs = self._agenda, self._jobs
@@ -243,7 +251,11 @@ class SimulatedMember(Member):
             return
         owner = self._opened(ensemble)
         if isinstance(action, Submit):
-            self._submit(owner, action)
+            if self._backlog or len(self._jobs) - self._running >= self._most_pending:
+                self._backlog.append((owner, action))
+                self.held_back += 1
+            else:
+                self._submit(owner, action)
         elif isinstance(action, Cancel):
             self._act(owner, action, self._cancel)
         elif isinstance(action, Kill):
@@ -265,6 +277,7 @@ class SimulatedMember(Member):
         self._outbox.clear()
         self._agenda.clear()
         self._queue.clear()
+        self._backlog.clear()
         self._jobs.clear()
         self._ensembles.clear()
 

@@ -52,6 +52,8 @@ from ensemble.spec.simulate import DELAY, Outage, Sent
 MOST_QUIET = 100_000
 #: states that only a simulation can end in: nothing will happen, the same would happen for ever, time is up
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
+#: jobs that wait to start; what is submitted beyond waits with the engine, which needs less memory for it
+MOST_PENDING = 200_000
 #: lines of the log that are kept from the begin, and from the end
 LINES = 8
 #: timers behind which lies what the actions of a firing did, not the passing of time
@@ -96,7 +98,8 @@ class Simulation:
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
         nodes = Nodes.growing(setting.nodes, None if spec.scaler is None else spec.scaler.max)
         delay = DELAY if spec.simulate is None else spec.simulate.delay
-        self.member = SimulatedMember(nodes, setting.fates.draw, queues=queues, lean=True, delay=delay)
+        more: Dict[str, Any] = {"queues": queues, "lean": True, "delay": delay, "most_pending": MOST_PENDING}
+        self.member = SimulatedMember(nodes, setting.fates.draw, **more)
         self._scaling = Scaling(self.member, self._deliver, lambda level, text: None, self.member.clock)
         self._scaling.start()
         self.feeding = Feeding()
@@ -365,6 +368,7 @@ class Simulation:
                 "nodes": min(1.0, node_seconds / nodes_up) if nodes_up > 0 else None,
                 "cores": min(1.0, core_seconds / cores_up) if cores_up > 0 else None,
             },
+            "held_back": member.held_back,
             "most": {"running": member.most_running, "nodes": member.most_nodes, "cores": member.most_cores},
             "rules": [self._rule(rule) for rule in engine.book.rules],
             "metrics": engine.tally.table(),
