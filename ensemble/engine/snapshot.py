@@ -43,6 +43,7 @@ _PLAIN = (
     "resources",
     "looking",
     "places",
+    "scaling",
     "pending_signals",
     "signals_seen",
     "variables",

@@ -31,8 +31,10 @@ from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.elsewhere import BITS, MASK, Remote, User, described
 from ensemble.members.guard import Log
 from ensemble.members.line import Line
+from ensemble.members.scaler import Scaler
 from ensemble.spec.models import Spec
 from ensemble.spec.places import Place
+from ensemble.spec.scaler import Scaler as Table
 
 _PROGRAM = "ensemble.members.flux_remote"
 
@@ -49,6 +51,7 @@ class Several(Member):
         self.capabilities = home.capabilities
         self.t_up = home.t_up
         self.uri = home.uri
+        self.site = home.site
         self.log = log
         self.clock = clock
         self.program = program
@@ -132,6 +135,10 @@ class Several(Member):
             self._numbered[ensemble][action.id >> BITS].act(ensemble, action._replace(id=action.id & MASK))
             return
         self.home.perform(ensemble, action)
+
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> Scaler:
+        """Home alone is scaled."""
+        return self.home.scaler(table, submitter)
 
     def freeze(self) -> None:
         """Send nothing more."""

@@ -34,6 +34,7 @@ from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_non
 from ensemble.spec.places import MEMBER_TRIGGERS, Names, Place
 from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.scaler import Scaler
 from ensemble.spec.simulate import Simulate
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
@@ -76,6 +77,8 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 #: nodes of the queue change
 RESOURCE_TRIGGERS = ("resource-down", "resource-up", "resource-drain", "resource-undrain")
+#: what became of a change of the queue's size
+SCALE_TRIGGERS = ("grow-finish", "grow-fail", "shrink-finish", "shrink-fail")
 TRIGGERS = (
     "start",
     "enabled",
@@ -85,6 +88,7 @@ TRIGGERS = (
     "signal",
     *RESOURCE_TRIGGERS,
     *MEMBER_TRIGGERS,
+    *SCALE_TRIGGERS,
     "group-complete",
     "heartbeat",
     "timer",
@@ -494,6 +498,7 @@ class Spec(_Model):
     members: Dict[str, Place] = Field(
         default_factory=dict, description="Flux instances besides the service's own in which groups may run, by name"
     )
+    scaler: Optional[Scaler] = Field(None, description="how the queue grows and shrinks")
     simulate: Optional[Simulate] = Field(None, description="what simulate takes for the jobs and the queue")
     #: kept where functions may answer rules
     _tree: Optional[Tree] = PrivateAttr(None)
