@@ -163,6 +163,13 @@ def test_whom_it_does_not_know_it_does_not_take(ends: Any) -> None:
         ends("two").member.attach(FakeLink(), "far", "another")
 
 
+def test_what_it_can_do_is_what_the_other_side_says(ends: Any) -> None:
+    member = ends().member
+    assert "urgency" in member.capabilities
+    member.attach(FakeLink(), "far", "journal", ["cancel", "fly"])
+    assert member.capabilities == {"submit", "cancel"}
+
+
 def test_an_event_of_another_ensemble(ends: Any) -> None:
     end = ends()
     end.start()
@@ -306,7 +313,7 @@ def test_events_are_sent_until_they_are_acknowledged_and_then_forgotten(far: Any
     end.action("9", look=True)
     assert end.events() == [(6, "counted")]
     end.member.step("acknowledged", 6)
-    assert end.left() <= 1
+    assert end.left() == 0
 
 
 @pytest.mark.parametrize(
