@@ -136,6 +136,7 @@ CASES: List[Tuple[str, int, str, str]] = [
     ("asha", 12, "algorithm cannot be 'asha'", "a mapping such as"),
     ("[]", 12, "algorithm cannot be an empty list", "a mapping such as"),
     ("[asha]", 13, "an algorithm cannot be 'asha'", "a mapping such as"),
+    ("{name: [asha]}", 19, "name cannot be a list", "one of adaptive-sampling"),
     ("{name: sweep}", 12, "the algorithm does not say which group it drives", "group: one of sim, probe"),
     ("{name: sweep, group: smi}", 33, "no group is called 'smi'", "sim"),
     ("{name: sweep, group: [sim]}", 33, "group cannot be a list", "one of sim"),
