@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import asking, calls, enabling, ending, points, resources, signals, targets
+from ensemble.engine import asking, calls, enabling, ending, points, scaling, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -226,7 +226,7 @@ ACTIONS: Dict[str, Callable[..., None]] = {
     "disable": enabling.switch,
     "custom": lambda firing, action: calls.call(firing, action),
     "signal": _signal,
-    "grow": resources.resize,
-    "shrink": resources.resize,
+    "grow": scaling.resize,
+    "shrink": scaling.resize,
     "set": _set,
 }

@@ -69,9 +69,20 @@ class Look(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """Have so many more nodes, or fewer where `by` is negative. `Unable` comes of it where the queue cannot."""
+    """Say what size of the queue so many more nodes make, or fewer where `by` is negative: `Scaled` with that number,
+    wanted or refused, comes of it. `held` is the size that the ensemble has wanted so far, None where it has not."""
 
+    number: int
     by: int
+    held: Optional[int]
+    cause: Cause
+
+
+class Size(NamedTuple):
+    """Have that many nodes: `Scaled` finish or fail comes of it. `action` is grow or shrink."""
+
+    wanted: int
+    action: str
     cause: Cause
 
 
@@ -99,7 +110,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, Urgency, Call, Look, Resize, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, Call, Look, Resize, Size, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
-FOR_MEMBER = (Submit, Cancel, Kill, Urgency, Look, Resize)
+FOR_MEMBER = (Submit, Cancel, Kill, Urgency, Look)

@@ -42,6 +42,7 @@ _PLAIN = (
     "falls",
     "resources",
     "looking",
+    "scaling",
     "pending_signals",
     "signals_seen",
     "variables",

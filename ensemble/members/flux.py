@@ -33,10 +33,14 @@ from ensemble.members.flux_lookup import LAST
 from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_resources import ResourceWatch
+from ensemble.members.flux_scaler import FluxScaler, configured, way_of
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.members.output import Loop, Outputs
+from ensemble.members.scaler import known as known_scaler
+from ensemble.spec.abilities import SCALING
 from ensemble.spec.models import Spec
+from ensemble.spec.scaler import Scaler as Table
 
 #: seconds of delivering in one turn of the reactor
 _SLICE = 0.02
@@ -82,7 +86,7 @@ class FluxMember(Member):
     """
 
     name = "flux"
-    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency", "scaler"))
 
     def __init__(
         self,
@@ -139,6 +143,9 @@ class FluxMember(Member):
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._resources = ResourceWatch(self.handle, self._internal, clock, self._log, self._post)
+        self.site = configured(self.handle, self._log)
+        if self.site is not None:
+            self.capabilities = self.capabilities | SCALING
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -150,7 +157,8 @@ class FluxMember(Member):
             raise MemberError(f"the Flux broker does not answer: {exc}") from exc
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
-        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for."""
+        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for, or no such scaler."""
+        known_scaler(spec.scaler)
         opened = _Ensemble(spec, submitter)
         for group, sets in spec.groups.items():
             for number in range(len(sets)):
@@ -201,6 +209,10 @@ class FluxMember(Member):
             self._resources.look(ensemble)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
+
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> FluxScaler:
+        """Made anew for each table. Raises MemberError where no scaler of that name is installed."""
+        return FluxScaler(self.handle, self._internal, self._log, way_of(table, self, submitter))
 
     def freeze(self) -> None:
         """Send nothing more: the instance is going down."""

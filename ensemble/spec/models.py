@@ -33,6 +33,7 @@ from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
 from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.scaler import Scaler
 from ensemble.spec.simulate import Simulate
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
@@ -75,6 +76,8 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 #: nodes of the queue change
 RESOURCE_TRIGGERS = ("resource-down", "resource-up", "resource-drain", "resource-undrain")
+#: what became of a change of the queue's size
+SCALE_TRIGGERS = ("grow-finish", "grow-fail", "shrink-finish", "shrink-fail")
 TRIGGERS = (
     "start",
     "enabled",
@@ -83,6 +86,7 @@ TRIGGERS = (
     "report",
     "signal",
     *RESOURCE_TRIGGERS,
+    *SCALE_TRIGGERS,
     "group-complete",
     "heartbeat",
     "timer",
@@ -486,6 +490,7 @@ class Spec(_Model):
         False, description="true: an action that the queue cannot do (grow, shrink) is a fault, and no warning alone"
     )
     custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    scaler: Optional[Scaler] = Field(None, description="how the queue grows and shrinks")
     simulate: Optional[Simulate] = Field(None, description="what simulate takes for the jobs and the queue")
     #: kept where functions may answer rules
     _tree: Optional[Tree] = PrivateAttr(None)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 
 from ensemble.server import wire
-from t.server.served import Caller, Served, secure
+from t.server.served import COMMAND, Caller, Served, secure
 
 #: seconds
 PATIENCE = 100
@@ -208,6 +208,12 @@ def test_another_journal_and_another_name_are_refused(far: Far) -> None:
         other = far.attach(folder, name)
         assert other.wait(PATIENCE) == 1
         assert words in far.said()
+
+
+def test_two_servers_do_not_share_a_folder(far: Far, tmp_path: Path) -> None:
+    options = ["--port", "0", "--member", "remote", "--state", str(tmp_path / "s"), "--rundir", str(far.folder / "run")]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, "another server has its ensembles in" in done.stderr) == (1, True)
 
 
 def test_what_a_member_may_not_send(far: Far) -> None:
