@@ -45,6 +45,8 @@ MASK = (1 << BITS) - 1
 _LAST = frozenset(("clean", "invalidate"))
 #: seconds to the next process, at first and at most
 _BACKOFF = (0.5, 30.0)
+#: output files of ended jobs that are remembered
+_OUTPUTS = 1000
 #: seconds without a sign of life after which a process is given up
 _SILENCE = 45.0
 
@@ -75,9 +77,15 @@ class User:
         self.waiting: List[Submit] = []
         #: what is to be done to jobs and has no outcome, with the instance's own ids
         self.acts: Dict[Tuple[JobId, str], Act] = {}
-        #: job to where its output lies
+        #: job to the file of its output, also of those that ended last
         self.where: Dict[JobId, str] = {}
         self.patience: Optional[Timer] = None
+
+    def told_where(self, id: JobId, path: str) -> None:
+        """The output of a job is in that file."""
+        self.where[id] = path
+        if len(self.where) > _OUTPUTS + len(self.live):
+            del self.where[next(one for one in self.where if one not in self.live)]
 
 
 class Remote:
@@ -149,8 +157,7 @@ class Remote:
     def where(self, ensemble: str, id: JobId) -> str:
         user = self.users.get(ensemble)
         told = user.where.get(id, "") if user is not None else ""
-        attach = f"flux job attach {self._several.home.show(id)}"
-        return f"flux proxy {self._uri} {attach}" if not told or told == attach else told
+        return told or f"flux proxy {self._uri} flux job attach {self._several.home.show(id)}"
 
     def send(self, *message: Any) -> None:
         """To the process, if it is connected."""
@@ -305,7 +312,8 @@ class Remote:
             if event.name == "submit" and event.key is not None:
                 if user.sent.pop(event.key, None) is not None:
                     user.live[id] = event.key
-                user.where[id] = where
+                if not where.startswith("flux "):
+                    user.told_where(id, where)
             if id not in user.live:
                 return
             last = event.name in _LAST
@@ -330,7 +338,6 @@ class Remote:
         self._several.tell(ensemble, event)
         if last:
             user.live.pop(id, None)
-            user.where.pop(id, None)
 
     def _as_it_was(self, user: User, event: JobEvent) -> JobEvent:
         """A cancel of a shutdown is told as one."""
