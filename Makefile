@@ -24,10 +24,12 @@ FLUX := $(shell flux version 2>/dev/null | sed -n 's/^libflux-core:[[:space:]]*/
 FLUX := $(if $(FLUX),$(FLUX),none)
 # The stamp of a whole venv; another Flux makes another one.
 MADE := $(VENV)/.made-for-flux-$(FLUX)
+# Not built from source for the tests, which takes many minutes.
+BINARY := grpcio,grpcio-tools,cryptography,protobuf
 # Commands of the venv come first, so that `flux ensemble` is ours.
 in_venv = PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: help run setup check lint format bench soak soak-faults install uninstall clean
+.PHONY: help run setup check lint format proto bench soak soak-faults install uninstall clean
 
 help:
 	@echo "make run        set up .venv and run examples/hello-world.yaml, on Flux where it is installed"
@@ -37,6 +39,7 @@ help:
 	@echo "make format     let ruff format the sources"
 	@echo "make soak       simulate crashes and other faults with new seeds, until stopped (SEED=N: that one)"
 	@echo "make soak-faults  more faults of a real instance than check has (about half an hour; FAULTS=N: N times as many)"
+	@echo "make proto      compile ensemble/server/proto"
 	@echo "make bench      measure against bare Flux"
 	@echo "make install    give every user of the installed Flux 'flux ensemble' (PREFIX, DESTDIR)"
 	@echo "make uninstall  undo that"
@@ -50,7 +53,9 @@ $(MADE): pyproject.toml etc/make-venv
 
 $(VENV)/.test: $(MADE)
 	@echo "installing what the tests need"
-	@$(VENV)/bin/python -m pip install -qq -e '.[test]'
+	@$(VENV)/bin/python -m pip install -qq --only-binary=$(BINARY) -e '.[test,grpc,proto]' 2>/dev/null || { \
+	    echo "there is no wheel of grpcio for this Python: the tests of ensemble-server will be skipped"; \
+	    $(VENV)/bin/python -m pip install -qq -e '.[test]'; }
 	@touch $@
 
 # all that tests need, for editors and containers
@@ -74,6 +79,10 @@ lint: $(VENV)/.test
 	@$(in_venv) ruff format --check .
 	@$(in_venv) ruff check .
 	@$(in_venv) mypy
+
+# the descriptions of what goes over gRPC, compiled: run it when a file of ensemble/server/proto has changed
+proto: $(VENV)/.test
+	@cd ensemble/server/proto && $(CURDIR)/$(VENV)/bin/python -m grpc_tools.protoc -I. --descriptor_set_out=all.binpb *.proto
 
 format: $(VENV)/.test
 	@$(in_venv) ruff format .

@@ -7,7 +7,7 @@ is when as many certain members of its rung are better as will go on. So those t
 of the papers, in whatever order the jobs report, and most poor jobs are stopped long before the last one has reported.
 
 A job that ends by itself before a rung keeps its last value there if it succeeded, and is the worst if not. Equal values
-stand in the order of the jobs. State: the values of each rung by job, and the jobs that are out.
+stand in the order of the jobs. State: the values of each rung by job, and the jobs that have ended by themselves.
 """
 
 from __future__ import annotations
@@ -76,14 +76,16 @@ class SuccessiveHalving(Algorithm):
 
     def on_rung(self, told: Told) -> List[Action]:
         """A job has reached a rung."""
-        x, key = rungs.value(self, told), told.event["key"]
-        self._values(told.given["rung"]).setdefault(key, x)
+        x, key = rungs.value(self, told), self._short(told.event["key"])
+        if key in self._out():
+            return []  # it had not heard of it yet
+        self._values(told.given["rung"]).setdefault(key, _WORST if x is None else x)
         return self._judge(told.given["sizes"])
 
     def on_ended(self, told: Told) -> List[Action]:
         """A job has ended for good: what it has stands for all rungs that it has not reached."""
-        key = told.event["key"]
-        if key in self.state.get("out", ()):
+        key = self._short(told.event["key"])
+        if key in self._out():
             return []
         self.state.setdefault("ended", []).append(key)
         succeeded = told.event["result"] == "success"
@@ -92,14 +94,18 @@ class SuccessiveHalving(Algorithm):
             self._values(rung).setdefault(key, None if last is None else rungs.signed(self, float(last)))
         return self._judge(told.given["sizes"])
 
-    def _values(self, rung: int) -> Dict[str, Optional[float]]:
-        values: Dict[str, Optional[float]] = self.state.setdefault(f"rung {rung}", {})
+    def _values(self, rung: int) -> _Values:
+        values: _Values = self.state.setdefault(f"rung {rung}", {})
         return values
+
+    def _out(self) -> Set[str]:
+        """Those that have failed, or are stopped: their values do not matter any more, and are not kept."""
+        rungs = [values for name, values in self.state.items() if name.startswith("rung ")]
+        return {key for values in rungs for key, x in values.items() if x is None}
 
     def _judge(self, sizes: List[int]) -> List[Action]:
         """Stop those that are certain to be out."""
-        out: List[str] = self.state.setdefault("out", [])
-        gone, found = set(out), []
+        gone, found = self._out(), []
         #: those that are certain to be members of the rung; None is all
         members: Optional[Set[str]] = None
         for rung, size in enumerate(sizes[:-1]):
@@ -116,24 +122,49 @@ class SuccessiveHalving(Algorithm):
                     gone.add(key)
                     found.append((rung, key))
             members = set(ranked[: max(0, going - unknown)])
-        out += [key for _, key in found]
-        actions = []
-        ended = set(self.state.get("ended", ()))
-        running = [(rung, key) for rung, key in found if key not in ended]
-        for rung in sorted({rung for rung, _ in running}):
-            keys = [key for one, key in running if one == rung]
-            actions += [self.log(f"stopped at rung {rung}: {', '.join(keys)}"), Action("cancel", job=keys)]
-        if members is not None and len(members) == sizes[-1] and not self.state.get("settled"):
-            self.state["settled"] = True
-            actions.append(self.log(f"to the end go: {', '.join(sorted(members, key=_place))}"))
+        return [*self._stopped(found), *self._settled(members, sizes[-1])]
+
+    def _stopped(self, found: List[Tuple[int, str]]) -> List[Action]:
+        actions, ended = [], set(self.state.get("ended", ()))
+        for rung in sorted({rung for rung, _ in found}):
+            keys = [self._full(key) for one, key in found if one == rung and key not in ended]
+            if keys:
+                actions += [self.log(f"stopped at rung {rung}: {', '.join(keys)}"), Action("cancel", job=keys)]
+        for rung, key in found:
+            # behind the bar is all that matters of it
+            self._values(rung)[key] = None
+            if key in ended:
+                self.state["ended"].remove(key)
         return actions
 
+    def _settled(self, members: Optional[Set[str]], number: int) -> List[Action]:
+        """Say once who goes to the end."""
+        if members is None or len(members) < number or self.state.get("settled"):
+            return []
+        self.state["settled"] = True
+        return [self.log(f"to the end go: {', '.join(self._full(key) for key in sorted(members, key=_place))}")]
 
-def _order(values: Dict[str, Optional[float]], key: str) -> Tuple[bool, float, str, int, int]:
+    def _short(self, key: str) -> str:
+        """The name of a job as the state has it: most are of this algorithm's own rules."""
+        own = f"{self.id}-"
+        return key[len(own) :] if key.startswith(own) else f"={key}"
+
+    def _full(self, key: str) -> str:
+        return key[1:] if key.startswith("=") else f"{self.id}-{key}"
+
+
+#: value at a rung; None: it does not go on, whatever comes
+_Values = Dict[str, Optional[float]]
+#: of a job that has reported no metric at all
+_WORST = 1.7e308
+
+
+def _order(values: _Values, key: str) -> Tuple[bool, float, bool, str, int, int]:
     x = values[key]
     return (x is None, 0.0 if x is None else x, *_place(key))
 
 
-def _place(key: str) -> Tuple[str, int, int]:
+def _place(key: str) -> Tuple[bool, str, int, int]:
+    """In the order of submission: first those of the rule that begins."""
     rule, firing, index = key.split("/")
-    return rule, int(firing), int(index)
+    return rule != "start", rule, int(firing), int(index)

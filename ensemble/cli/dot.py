@@ -139,7 +139,7 @@ def _wrapped(text: str, most: int = _LINES, width: int = _WIDTH) -> List[str]:
     while left and len(lines) < most:
         if len(left) <= width:
             return [*lines, left]
-        at = left.rfind(" ", width // 2, width + 1)
+        at = left.rfind(" ", width // 3, width + 1)
         line, left = (left[:at], left[at + 1 :]) if at > 0 else (left[:width], left[width:])
         lines.append(line)
     if left:

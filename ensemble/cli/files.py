@@ -34,11 +34,11 @@ def validate(args: Namespace) -> int:
         expanded = {"expanded": writing.text(loaded.written.root)} if args.expand else {}
         out_json({**_told(args.file, (), loaded.warnings, instance), **expanded})
         return 0
+    for warning in loaded.warnings:
+        print(warning, file=sys.stderr)
     if args.expand:
         sys.stdout.write(writing.text(loaded.written.root))
         return 0
-    for warning in loaded.warnings:
-        print(warning, file=sys.stderr)
     spec = loaded.spec
     count = len(loaded.warnings)
     found = f", {count} warning{'' if count == 1 else 's'}" if count else ""

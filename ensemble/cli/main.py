@@ -27,6 +27,8 @@ VERBS = {
     "jobs": ("see:jobs", "list the jobs of an ensemble"),
     "watch": ("run:watch", "watch an ensemble until its end"),
     "log": ("see:log", "print what has happened to an ensemble"),
+    "explain": ("explain:explain", "tell why a rule of an ensemble has fired, or has not"),
+    "replay": ("replay:replay", "show when other rules would have fired in a run that is past"),
     "cancel": ("act:act", "end an ensemble and its jobs"),
     "pause": ("act:act", "hold back new submissions of an ensemble"),
     "resume": ("run:resume", "carry on after a pause, a limit, or the death of a local run"),
@@ -101,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
         records = verb(name, json, member, rundir)
         records.add_argument("id", metavar="ID")
         records.add_argument("--since", type=_whole, default=0, metavar="SEQ", help="only records behind this number")
+    explain = verb("explain", json, member, rundir)
+    explain.add_argument("id", metavar="ID")
+    explain.add_argument("rule", metavar="RULE", help="a rule's id, the beginning of one, or its number in the file")
+    replay = verb("replay", json, member, rundir)
+    replay.add_argument("id", metavar="ID")
+    replay.add_argument(
+        "--rules", metavar="FILE", help="an ensemble's file with other rules (without: its own, as a check)"
+    )
+    replay.add_argument("--timeline", action="store_true", help="also each firing in its order")
     for name in ("cancel", "pause", "resume"):
         act = verb(name, json, member, rundir)
         act.add_argument("id", metavar="ID")

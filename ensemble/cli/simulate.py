@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ensemble.cli.act import limit
 from ensemble.cli.common import EXIT, clean, load, out, out_json, submitter
-from ensemble.cli.simulate_show import ROW_FIELDS, ROW_FORMATS, Rows, one_run, several_runs, spread
+from ensemble.cli.simulate_show import ROW_FIELDS, ROW_FORMATS, Rows, log_lines, one_run, several_runs, spread
 from ensemble.cli.table import Table, help_lines, pick
 from ensemble.errors import UsageError
 from ensemble.members.base import Submitter
@@ -36,7 +36,7 @@ STOPPED = 3
 def simulate(args: Namespace) -> int:
     """`simulate FILE`. Returns the exit status."""
     columns = _table(args)
-    if args.timeline and args.format == "help":
+    if args.timeline and args.format == "help" and not args.json:
         return 0
     loaded = load(args.file)
     for warning in loaded.warnings:
@@ -75,7 +75,7 @@ def simulate(args: Namespace) -> int:
         )
         simulation.run()
         results.append(simulation.result())
-        lines = simulation.lines
+        lines = log_lines(simulation)
     assumed = _assumed(spec, fates)
     head = {"name": spec.name, "file": args.file, "cluster": _cluster_json(nodes), "assumed": assumed}
     if rows is not None:

@@ -12,11 +12,10 @@ from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
 from ensemble.cli.table import Named, Table, fsd
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
+from ensemble.service.simulation import Simulation
 from ensemble.spec.faults import listed
 from ensemble.spec.simulate import DURATION
 
-#: lines of the log and of errors that are shown
-MOST_LINES = 10
 #: loops that are shown
 MOST_LOOPS = 5
 ROW_FIELDS = {
@@ -45,7 +44,7 @@ _PAGE = 10_000
 
 
 def one_run(
-    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[Record]
+    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[str]
 ) -> List[str]:
     result = results[0]
     reason = f": {result['reason']}" if result["reason"] else ""
@@ -60,7 +59,7 @@ def one_run(
         "",
         _use(result),
     ]
-    for part in (metric_lines(_plain(result)), variable_lines(result), _log_lines(lines), _loop_lines(result)):
+    for part in (metric_lines(_plain(result)), variable_lines(result), lines, _loop_lines(result)):
         if part:
             found += ["", *part]
     return found
@@ -145,15 +144,19 @@ def _use(result: Dict[str, Any]) -> str:
     )
 
 
-def _log_lines(lines: List[Record]) -> List[str]:
-    """What the rules logged, and errors."""
-    found = []
-    for line in lines[:MOST_LINES]:
-        first, *more = clean(line.data.get("text", "")).split("\n")
-        found += [f"  {fsd(line.t):>8}  {first}", *(" " * 12 + one for one in more)]
-    if len(lines) > MOST_LINES:
-        found.append("  ... more: --timeline")
+def log_lines(simulation: Simulation) -> List[str]:
+    """What the rules logged, and errors: the first and the last lines."""
+    found = [line for record in simulation.lines for line in _line(record)]
+    left = simulation.said - len(simulation.lines) - len(simulation.last_lines)
+    if left:
+        found.append(f"  ... {left} more: --timeline")
+    found += [line for record in simulation.last_lines for line in _line(record)]
     return ["log:", *found] if found else []
+
+
+def _line(record: Record) -> List[str]:
+    first, *more = clean(record.data.get("text", "")).split("\n")
+    return [f"  {fsd(record.t):>8}  {first}", *(" " * 12 + one for one in more)]
 
 
 def _loop_lines(result: Dict[str, Any]) -> List[str]:
@@ -215,7 +218,7 @@ def _quartiles(
 
 
 def several_runs(
-    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[Record]
+    name: str, results: List[Dict[str, Any]], nodes: Cluster, assumed: Dict[str, Any], lines: List[str]
 ) -> List[str]:
     found = spread(results)
     states = ", ".join(f"{state} {count}" for state, count in sorted(found["states"].items()))

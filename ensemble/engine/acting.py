@@ -77,7 +77,7 @@ def act(engine: Engine, rule: RuleState, number: int, occasion: Occasion) -> Non
 
 def perform(firing: Firing, action: Action) -> None:
     """Carry out one action."""
-    _ACTIONS[action.name](firing, action)
+    firing.engine.hands[action.name](firing, action)
 
 
 def make_job(engine: Engine, batch: Batch) -> Submit:
@@ -214,7 +214,7 @@ def _signal(firing: Firing, action: Action) -> None:
     signals.send(firing.engine, action.label or "", dict(action.data or {}))
 
 
-_ACTIONS: Dict[str, Callable[[Firing, Action], None]] = {
+ACTIONS: Dict[str, Callable[..., None]] = {
     "submit": submit,
     "cancel": targets.cancel,
     "kill": targets.kill,

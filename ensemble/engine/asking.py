@@ -52,8 +52,6 @@ def ask(
 
 def answer(firing: Firing, pending: calls.Pending, points: Any) -> None:
     """The function has answered its points: submit them. Raises FunctionFailed."""
-    from ensemble.engine import acting
-
     said = dict(pending.action)
     number = said.pop("set")
     action = Action.model_validate(said)
@@ -66,7 +64,7 @@ def answer(firing: Firing, pending: calls.Pending, points: Any) -> None:
         firing.tell(action, f"{pending.function} has no more points of {group}, so nothing is submitted", 0)
         return
     firing.engine.answered[f"{group}/{number}"] = made
-    acting.submit(firing, action, only=number)
+    firing.engine.hands["submit"](firing, action, only=number)
 
 
 def awaited(engine: Engine, group: str) -> bool:

@@ -40,6 +40,7 @@ def switch(firing: Firing, action: Action) -> None:
     turned = [rule for rule in rules if rule.enabled != on]
     for rule in turned:
         rule.enabled = on
+        rule.switched = (engine.t, firing.rule.id, firing.number)
     if on:
         _look(engine, turned)
     firing.tell(action, f"{action.name} {label}" if one is not None else f"{action.name} the algorithm {label}")

@@ -146,7 +146,7 @@ def _busy(engine: Engine) -> bool:
         kind, _, number = name.partition(":")
         if kind + ":" in (TIMER, COOLDOWN) and engine.book.rules[int(number)].live:
             return True
-    return False
+    return engine.accompanied
 
 
 def look(engine: Engine) -> None:
@@ -157,6 +157,7 @@ def look(engine: Engine) -> None:
             return
         if not engine.idle_seen:
             engine.idle_seen = True
+            engine.falls += 1
             for number in engine.book.on("idle"):
                 engine.occasion(engine.book.rules[number], Occasion("idle"))
             if _busy(engine):

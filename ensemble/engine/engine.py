@@ -49,8 +49,8 @@ from ensemble.engine.events import (
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.points import Samples
-from ensemble.engine.retries import RETRY, Waiting, due
-from ensemble.engine.rules import COOLDOWN, FIRE, LATER, RuleBook, RuleState
+from ensemble.engine.retries import RETRY, Waiting, due, plan
+from ensemble.engine.rules import CLOSED, COOLDOWN, FAILED, FALSE, FIRE, LATER, LIMITED, RESTING, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
 from ensemble.engine.values import Values
@@ -128,8 +128,9 @@ class Engine:
         self.postponed: List[Any] = []
         #: all jobs have ended, and what the rules of the end submitted is running
         self.concluding = False
-        #: this fall into idleness has been looked at
+        #: this fall into idleness has been looked at; and how many there were
         self.idle_seen = False
+        self.falls = 0
         #: groups that have become complete since the last look
         self.completed: Set[str] = set()
         #: keys refused before their `submit` was seen, oldest first; value: the id once it is known
@@ -141,6 +142,9 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
+        self.hands = acting.ACTIONS
+        self.plan = plan
         self.want()
         self._out: List[Action] = []
         self._occasions: List[Tuple[int, Occasion]] = []
@@ -171,6 +175,11 @@ class Engine:
             RETRY: lambda rest, at: due(self),
             _EVERY: self._every,
         }
+
+    @property
+    def accompanied(self) -> bool:
+        """Does another engine go on beside it, without which it does not fall idle? (`rehearsal.py`)"""
+        return False
 
     @property
     def state(self) -> str:
@@ -385,6 +394,8 @@ class Engine:
         elif event.name == "pause" and self.ending is None:
             self.paused = True
             self.state_record()
+        elif event.name == "resize" and self.ending is None:
+            resources.resize_by(self, int(event.data["by"]), Cause(None, 0, "asked for by an operator"))
         elif event.name == "cancel":
             ending.end(self, "cancelled", "cancelled by the user")
             self.closed = True
@@ -451,32 +462,43 @@ class Engine:
 
     def _metric_occasion(self, rule: RuleState) -> None:
         if self.closed or not rule.live:
+            rule.looked = (self.t, CLOSED if self.closed else RESTING, None, None)
             return
+        value = None
         try:
-            occasion = self.values.due(rule)
+            value = None if rule.metric is None else self.values.metric(rule.metric)
+            occasion = self.values.due(rule, value)
         except Exception as exc:
+            rule.looked = (self.t, FAILED, None, value)
             self.fail_rule(rule, exc)
             return
-        if occasion is not None:
+        if occasion is None:
+            rule.looked = (self.t, FALSE, None, value)
+        else:
             self._admit(rule, occasion)
 
     def occasion(self, rule: RuleState, occasion: Occasion) -> None:
         """An event that the trigger of the rule matches: if the condition holds, an occasion."""
         if self.closed or not rule.live:
+            rule.looked = (self.t, CLOSED if self.closed else RESTING, occasion.text, None)
             return
         try:
             holds = self.values.holds(rule, occasion)
         except Exception as exc:
+            rule.looked = (self.t, FAILED, occasion.text, None)
             self.fail_rule(rule, exc)
             return
         if holds:
             self._admit(rule, occasion)
+        else:
+            rule.looked = (self.t, FALSE, occasion.text, None)
 
     def _admit(self, rule: RuleState, occasion: Occasion) -> None:
         """An occasion of the rule: through its gate, and perhaps a firing."""
         if self.closed or self.final is not None:
             return
         gate = rule.gate(self.t)
+        rule.looked = (self.t, gate, occasion.text, None)
         if gate is LATER:
             timer = rule.cooldown_timer()
             self.set_timer(timer.timer, timer.at)
@@ -484,6 +506,7 @@ class Engine:
             return
         if rule.limited and rule.fired >= self.limits["max_firings"] and not self.concluding:
             self.postponed.append([rule.number, occasion.to_json()])
+            rule.looked = (self.t, LIMITED, occasion.text, None)
             ending.halt(self, "max_firings", f"rule '{rule.id}' has fired {rule.fired} times")
             return
         self.fire(rule, occasion)
@@ -500,7 +523,8 @@ class Engine:
 
     def fail_rule(self, rule: RuleState, exc: Exception) -> None:
         """The rule raised: its `on_error` says whether the ensemble stops, to end failed, or it rests, or goes on."""
-        rule.fail(str(exc) if isinstance(exc, (RuleError, calls.FunctionFailed)) else f"{type(exc).__name__}: {exc}")
+        text = str(exc) if isinstance(exc, (RuleError, calls.FunctionFailed)) else f"{type(exc).__name__}: {exc}"
+        rule.fail(text, self.t)
         self.record("error", rule=rule.id, text=f"rule '{rule.id}' failed: {rule.error}")
         if rule.failed:
             self.decreed = "failed"

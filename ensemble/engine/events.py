@@ -183,7 +183,7 @@ class Recovered(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A user's command: `cancel`, `pause`, `resume` (data: `limits`)."""
+    """A user's command: `cancel`, `pause`, `resume` (data: `limits`), `resize` (data: `by`)."""
 
     t: float
     name: str

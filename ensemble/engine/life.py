@@ -162,7 +162,7 @@ def _end(engine: Engine, job: Job, t: float, status: Optional[int]) -> None:
     """Its processes have ended, or never were: judge it, and count it or try it again."""
     job.end(t, status)
     engine.tally.bump(job.group, "pending" if job.t_start is None else "running", -1)
-    again = retries.plan(engine, job)
+    again = engine.plan(engine, job)
     if again is None:
         _count_end(engine, job)
         return

@@ -77,6 +77,13 @@ def resize(firing: Firing, action: Action) -> None:
     firing.engine.emit(Resize(by if action.name == "grow" else -by, cause))
 
 
+def resize_by(engine: Engine, by: int, cause: Cause) -> None:
+    """An operator, not a rule, wants so many more nodes, or fewer."""
+    text = f"{'grow' if by > 0 else 'shrink'} by {abs(by)} node{'s' if abs(by) != 1 else ''}, {cause.text}"
+    engine.record("log", text=text, rule=None)
+    engine.emit(Resize(by, cause))
+
+
 def unable(engine: Engine, event: Unable) -> None:
     """The queue cannot do at all what a rule asked for; the rule goes on."""
     engine.record("error", rule=event.rule, text=f"{event.action}: {event.reason}")

@@ -11,8 +11,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Uni
 
 from ensemble.engine.actions import SetTimer
 from ensemble.errors import RecordError
+from ensemble.spec import arithmetic, expression, metrics, reading
 from ensemble.spec import condition as conditions
-from ensemble.spec import expression, metrics, reading
 from ensemble.spec.condition import Condition
 from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
@@ -29,8 +29,16 @@ FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "m
 _LASTING = ("submit", "custom")
 _AWAITED = ("signal",)
 
-#: answers of `RuleState.gate`
-FIRE, DROP, LATER = "fire", "drop", "later"
+#: answers of `RuleState.gate`: a firing, or why there is none; LATER is a cooldown whose end is looked at once more
+FIRE, LATER, COOLING, SKIPPED, RESTING = "fired", "later", "cooldown", "backoff", "resting"
+#: what else may become of an event that a rule looks at: its condition does not hold or cannot be computed, it has
+#: fired as often as `max_firings` allows, or nothing fires any more
+FALSE, FAILED, LIMITED, CLOSED = "false", "error", "limit", "closed"
+
+#: firings whose times are remembered of each rule
+_TIMES = 3
+#: characters kept of a text that an event had: more than any text of an expression, which none of these equals
+_LONGEST = 2001
 
 
 class RuleState:
@@ -40,13 +48,18 @@ class RuleState:
         "condition",
         "enabled",
         "error",
+        "events",
         "failed",
         "fired",
+        "looked",
         "metric",
         "missed",
         "number",
         "rule",
+        "seen",
         "skip",
+        "switched",
+        "times",
         "until",
     )
 
@@ -71,6 +84,18 @@ class RuleState:
         self.failed = False
         #: why it failed, or went wrong the last time where it goes on all the same
         self.error: Optional[str] = None
+        # the rest answers people who ask why it has fired or has not: nothing here decides by it
+        #: the event looked at last: its time, what became of it, its text, and where that is None the metric's value
+        self.looked: Optional[Tuple[float, str, Optional[str], Any]] = None
+        #: what its condition reads of events, and the last event looked at, where it reads anything
+        self.events: Tuple[Tuple[str, ...], ...] = ()
+        if isinstance(condition, Expression) and rule.trigger != "metric":
+            self.events = condition.events
+        self.seen: Optional[Dict[str, Any]] = None
+        #: times of the last firings, oldest first
+        self.times: Tuple[float, ...] = ()
+        #: when it was enabled or disabled last, and by which firing of which rule; None: as the file says
+        self.switched: Optional[Tuple[float, str, int]] = None
 
     @property
     def id(self) -> str:
@@ -114,33 +139,35 @@ class RuleState:
         return self.rule.trigger in _AWAITED
 
     def gate(self, t: float) -> str:
-        """What becomes of an occasion at `t`: FIRE, DROP, or LATER (dropped, and a look at the cooldown's end)."""
+        """What becomes of an occasion at `t`: FIRE, or why it is dropped."""
         if not self.live:
-            return DROP
+            return RESTING
         if t < self.until:
             first = not self.missed
             self.missed = True
-            return LATER if first and self.rule.trigger == "metric" else DROP
+            return LATER if first and self.rule.trigger == "metric" else COOLING
         if self.skip:
             self.skip -= 1
-            return DROP
+            return SKIPPED
         return FIRE
 
     def fire(self, t: float) -> int:
         """Spend a firing; its number."""
         self.fired += 1
+        self.times = (*self.times[1 - _TIMES :], t)
         self.skip = self.rule.backoff
         self.missed = False
         self.until = t + self.rule.cooldown if self.rule.cooldown else 0.0
         return self.fired
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: str, t: float) -> None:
         """It has gone wrong; `on_error` says what that means for it."""
         self.error = error
         if self.rule.on_error == "fail":
             self.failed = True
         elif self.rule.on_error == "disable":
             self.enabled = False
+            self.switched = (t, self.id, self.fired)
 
     def state(self, t: float) -> str:
         """For people: failed, disabled, spent, cooldown or ready."""
@@ -156,16 +183,49 @@ class RuleState:
         return SetTimer(f"{COOLDOWN}{self.number}", self.until)
 
     def to_json(self) -> List[Any]:
-        return [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error]
+        state = [self.id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error]
+        seen = None if self.seen is None else [_cut(_within(self.seen, words)) for words in self.events]
+        return [*state, self.looked, self.times, self.switched, seen]
 
     def restore(self, state: Any) -> None:
         """Take up what `to_json` wrote. Raises RecordError."""
         try:
-            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error = state
-        except (TypeError, ValueError) as exc:
+            id, self.enabled, self.fired, self.skip, self.until, self.missed, self.failed, self.error, *past = state
+            looked, times, switched, seen = past
+            self.looked = None if looked is None else (float(looked[0]), looked[1], looked[2], looked[3])
+            self.times = tuple(times)
+            self.switched = None if switched is None else (switched[0], switched[1], switched[2])
+            if seen is not None:
+                self.seen = {}
+                for words, value in zip(self.events, seen):
+                    _put(self.seen, words, value)
+        except (TypeError, ValueError, IndexError, KeyError) as exc:
             raise RecordError(f"this is no state of a rule: {str(state)[:120]}") from exc
         if id != self.id:
             raise RecordError(f"a state of rule '{id}' where the file has rule '{self.id}'")
+
+
+def _within(event: Dict[str, Any], words: Tuple[str, ...]) -> Any:
+    """What an event has there, as expressions read it."""
+    found: Any = event
+    for word in words:
+        found = found.get(word) if isinstance(found, dict) else None
+    return arithmetic.scalar(found)
+
+
+def _cut(value: Any) -> Any:
+    return value[:_LONGEST] if isinstance(value, str) else value
+
+
+def _put(event: Dict[str, Any], words: Tuple[str, ...], value: Any) -> None:
+    """Have `_within` find that value there."""
+    *before, last = words
+    for word in before:
+        inner = event.setdefault(word, {})
+        if not isinstance(inner, dict):
+            return
+        event = inner
+    event[last] = value
 
 
 def _for_functions(groups: Mapping[str, Tuple[JobSet, ...]]) -> Iterator[Metric]:

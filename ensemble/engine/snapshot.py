@@ -39,6 +39,7 @@ _PLAIN = (
     "postponed",
     "concluding",
     "idle_seen",
+    "falls",
     "resources",
     "looking",
     "pending_signals",

@@ -35,7 +35,7 @@ def cancel(firing: Firing, action: Action) -> None:
             count = sum(ending.drop_attempt(engine, *key) for key in _keys(action))
         elif firing.occasion.job is not None:
             count = ending.drop_retry(engine, firing.occasion.job)
-    count += cancel_jobs(_chosen(firing, action), engine, firing.cause(action))
+    count += cancel_jobs(chosen(firing, action), engine, firing.cause(action))
     _tell(firing, action, "cancel {}", count)
 
 
@@ -43,7 +43,7 @@ def kill(firing: Firing, action: Action) -> None:
     """`kill`: a signal to those that run."""
     number = units.signal_number(action.signal)
     count = 0
-    for job in _chosen(firing, action):
+    for job in chosen(firing, action):
         if job.state == RUNNING and job.id is not None:
             job.killed_by(number)
             firing.engine.emit(Kill(job.id, number, firing.cause(action)))
@@ -58,7 +58,7 @@ def urgency(firing: Firing, action: Action) -> None:
     if action.job is None and action.state != "running":
         group = _group(action)
         count = engine.held.override(group, urgency=value) + engine.waiting.override(group, urgency=value)
-    for job in _chosen(firing, action):
+    for job in chosen(firing, action):
         if job.state in _WAITING:
             job.urgency = value
             # what is tried again has it too
@@ -94,7 +94,8 @@ def _group(action: Action) -> Optional[str]:
     return None if action.label == "all" else action.label
 
 
-def _chosen(firing: Firing, action: Action) -> List[Job]:
+def chosen(firing: Firing, action: Action) -> List[Job]:
+    """The jobs that the action means, in whatever state it says."""
     engine = firing.engine
     if action.job is not None and action.job != "event":
         # of several attempts that are there at a time the last one counts

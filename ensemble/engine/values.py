@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What metrics, variables and events are worth now: the one place where the engine looks up a path.
 
-Law of this file: it answers and changes nothing, save `set`, which wakes the rules that read the variable. What has no
-value is None. Metrics of groups are the tally's; those of no group have an entry each in `Values._groupless`, by the
+Law of this file: it answers and changes nothing, save `set`, which wakes the rules that read the variable, and that a
+rule remembers the event that its condition has read. What has no value is None. Metrics of groups are the tally's; those of no group have an entry each in `Values._groupless`, by the
 first word of their paths.
 """
 
@@ -45,23 +45,28 @@ class Values:
         """A scope for expressions that also knows the event."""
         return Moment(self, occasion)
 
-    def due(self, rule: RuleState) -> Optional[Occasion]:
-        """The occasion of a rule whose metrics have changed or that was enabled, None if its condition does not hold."""
+    def due(self, rule: RuleState, value: Any) -> Optional[Occasion]:
+        """The occasion of a rule whose metric has that value, or that was enabled, None if its condition does not hold."""
         if rule.metric is None:
             occasion = enabling.occasion(rule)
             return occasion if self.holds(rule, occasion) else None
-        value, condition = self.metric(rule.metric), rule.condition
+        condition = rule.condition
         if isinstance(condition, Expression):
             if not condition.holds(Moment(self, Occasion("", value=value))):
                 return None
         elif condition is not None and not condition.holds(value):
             return None
-        text = str(rule.metric) if value is None else f"{rule.metric} = {shown(value)}"
-        return Occasion(text, value=value)
+        return Occasion(told(rule, value), value=value)
 
     def holds(self, rule: RuleState, occasion: Occasion) -> bool:
         """Does the condition of a rule that is not on a metric hold at that occasion?"""
-        return rule.condition is None or rule.condition.holds(Moment(self, occasion))
+        if rule.condition is None:
+            return True
+        moment = Moment(self, occasion)
+        holds = rule.condition.holds(moment)
+        if rule.events:
+            rule.seen = moment.facts
+        return holds
 
     def number(self, action: Action, key: str, occasion: Optional[Occasion]) -> Any:
         """The number behind a numeric key of an action, None where the action has no such key.
@@ -121,16 +126,28 @@ class Moment:
         self._occasion = occasion
         self._event: Optional[Dict[str, Any]] = None
 
-    def event(self, words: Tuple[str, ...]) -> Any:
-        """What the event has there, None where it has nothing."""
+    @property
+    def facts(self) -> Dict[str, Any]:
+        """All that the event has, as it was when it was first read."""
         if self._event is None:
             self._event = {} if self._occasion is None else self._occasion.event
-        found: Any = self._event
+        return self._event
+
+    def event(self, words: Tuple[str, ...]) -> Any:
+        """What the event has there, None where it has nothing."""
+        found: Any = self.facts
         for word in words:
             if not isinstance(found, dict):
                 return None
             found = found.get(word)
         return found
+
+
+def told(rule: RuleState, value: Any) -> str:
+    """The text of an occasion of a rule on a metric, its path and its value, or of one that was enabled."""
+    if rule.metric is None:
+        return enabling.occasion(rule).text
+    return str(rule.metric) if value is None else f"{rule.metric} = {shown(value)}"
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,7 @@ a look at what differs, not at every node.
 from __future__ import annotations
 
 import heapq
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 #: cores and GPUs of one node
 Pair = Tuple[int, int]
@@ -156,20 +156,24 @@ class Nodes:
             members.discard(rank)
         return None
 
-    def _ordered(self, whole: bool) -> List[int]:
-        """Ranks with something free, or all that are wholly free: most free cores first."""
-        free = self._free
-        ranks = [
-            rank for rank, (cores, _) in enumerate(free) if cores and (not whole or free[rank] == self.sizes[rank])
-        ]
-        return sorted(ranks, key=lambda rank: -free[rank][0])
+    def _ordered(self, least: int, whole: bool) -> Iterator[int]:
+        """Ranks with so many cores free, or of these those that are wholly free: most free cores first."""
+        free, sizes = self._free, self.sizes
+        for left in range(self._top, least - 1, -1):
+            if self._with[left]:
+                for key in self._keys[left]:
+                    for rank in sorted(self._members[key]):
+                        if free[rank] == key and (not whole or key == sizes[rank]):
+                            yield rank
 
     def _spread(self, request: Request) -> Optional[Placement]:
         """That number of nodes, and of each what the node with most tasks needs, as Flux gives it."""
         nodes, tasks, cores, gpus, exclusive = request
         share = -(-tasks // nodes)
+        if sum(self._with[share * cores :]) < nodes:
+            return None
         found: List[Tuple[int, int, int]] = []
-        for rank in self._ordered(exclusive):
+        for rank in self._ordered(share * cores, exclusive):
             if _times(self._free[rank], cores, gpus) >= share:
                 found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))
                 if len(found) == nodes:
@@ -180,7 +184,7 @@ class Nodes:
         """The tasks on as many nodes as they need."""
         _, tasks, cores, gpus, exclusive = request
         found: List[Tuple[int, int, int]] = []
-        for rank in self._ordered(exclusive):
+        for rank in self._ordered(cores, exclusive):
             share = min(tasks, _times(self._free[rank], cores, gpus))
             if share:
                 found.append((rank, *self.sizes[rank]) if exclusive else (rank, share * cores, share * gpus))

@@ -25,7 +25,24 @@ from ensemble.engine.events import Begin, Command, Event, Frozen
 from ensemble.errors import BadRequest, EnsembleError, MemberError, NotFound, ServiceError, SpecError
 from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service import inbox
-from ensemble.service.payloads import Id, Jobs, Log, Nothing, Purge, Put, Resume, Signal, Since, Submission, parse
+from ensemble.service.events import events
+from ensemble.service.explaining import explained
+from ensemble.service.payloads import (
+    Events,
+    Explain,
+    Id,
+    Jobs,
+    Log,
+    Nothing,
+    Purge,
+    Put,
+    Resize,
+    Resume,
+    Signal,
+    Since,
+    Submission,
+    parse,
+)
 from ensemble.service.protocol import ENDPOINTS, KEEPALIVE, Host, Reply
 from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
@@ -296,6 +313,17 @@ class Service:
         records = self._store.records(stored.id, request.since, request.max)
         reply.send({"records": records, "last": records[-1]["seq"] if records else request.since})
 
+    def _on_explain(self, payload: Any, reply: Reply) -> None:
+        request = parse(Explain, payload)
+        stored, running = self._find(request.id)
+        reply.send(explained(stored, running, self._store, request.rule, self._clock()))
+
+    def _on_events(self, payload: Any, reply: Reply) -> None:
+        request = parse(Events, payload)
+        stored, running = self._find(request.id)
+        summary = self._summary(stored)
+        reply.send(events(stored, running, summary, self._store, request.after, request.max))
+
     def _on_cancel(self, payload: Any, reply: Reply) -> None:
         self._command(parse(Id, payload).id, "cancel", {}, reply)
 
@@ -315,6 +343,17 @@ class Service:
             if not reason.startswith(IN_DOUBT):
                 raise BadRequest(f"ensemble {stored.id} is halted: {reason}")
         self._command(stored.id, "resume", {"limits": limits}, reply, revives=True)
+
+    def _on_resize(self, payload: Any, reply: Reply) -> None:
+        request = parse(Resize, payload)
+        if not request.by:
+            raise BadRequest("a queue that is to change its size does so by one node or more")
+        name = "grow" if request.by > 0 else "shrink"
+        if name not in self._member.capabilities:
+            raise ServiceError(
+                f"the queue '{self._member.name}' has no way to {name}, so nothing was done", errno.EOPNOTSUPP
+            )
+        self._command(request.id, "resize", {"by": request.by}, reply)
 
     def _on_purge(self, payload: Any, reply: Reply) -> None:
         self._may_act()

@@ -23,12 +23,14 @@ import os
 import sqlite3
 import syslog
 import time
+import zlib
 from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ensemble.errors import ServiceError
 from ensemble.members.guard import Log
+from ensemble.service.past import SHELF, Packer, superfluous, unpack
 from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, sound
 
 #: calls back after so many seconds
@@ -52,6 +54,7 @@ create table if not exists kept (name text primary key, value text not null) wit
 create table if not exists log (number integer primary key, event text not null, intents text not null);
 create table if not exists records (seq integer primary key, record text not null);
 create table if not exists rows (place integer primary key, row text not null);
+create table if not exists past (first integer primary key, lines blob not null);
 """
 
 
@@ -147,10 +150,22 @@ class FileStore(Store):
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         def write(db: sqlite3.Connection) -> None:
             db.execute("insert or replace into kept values ('snapshot', ?)", (_dumps(list(snapshot)),))
-            db.execute("delete from log where number <= ?", (snapshot.number,))
+            self._put_away(db, snapshot.number)
             db.execute("delete from records where seq <= ?", (snapshot.seq - KEPT_RECORDS,))
 
         self._change(id, write, lambda error: None)
+
+    @staticmethod
+    def _put_away(db: sqlite3.Connection, number: int) -> None:
+        """Pack the events up to that number, which recovery needs no more."""
+        packer = Packer()
+        for found, event, intents in db.execute("select * from log where number <= ? order by number", (number,)):
+            packer.add(found, f"[{found},{event},{intents}]")
+        db.executemany("insert or replace into past values (?, ?)", packer.take())
+        db.execute("delete from log where number <= ?", (number,))
+        sizes = db.execute("select first / ?, sum(length(lines)) from past group by 1", (SHELF,))
+        for shelf in superfluous(dict(sizes)):
+            db.execute("delete from past where first / ? = ?", (SHELF, shelf))
 
     def end(self, id: str, status: Optional[Dict[str, Any]], done: Done) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -295,8 +310,8 @@ class FileStore(Store):
         found.sort(key=lambda stored: (stored.given.get("t_submit", 0.0), stored.id))
         return iter(found)
 
-    def load_one(self, id: str) -> Stored:
-        """One ensemble; `damaged` where it cannot be read."""
+    def load_one(self, id: str, whole: bool = False) -> Stored:
+        """One ensemble; `damaged` where it cannot be read. `whole`: with the state also of one that has ended."""
         try:
             db = self._open(id)
             kept = {name: json.loads(value) for name, value in db.execute("select name, value from kept")}
@@ -305,7 +320,7 @@ class FileStore(Store):
             stored = sound(Stored(id, kept["given"], status=kept.get("status")))
             stored.seq = db.execute("select coalesce(max(seq), 0) from records").fetchone()[0]
             # only a halted one may carry on, and not where nothing is written
-            if stored.status is not None and (self._defer is None or stored.status["state"] != "halted"):
+            if not whole and stored.status is not None and (self._defer is None or stored.status["state"] != "halted"):
                 return stored
             number = 0
             if "snapshot" in kept:
@@ -319,6 +334,29 @@ class FileStore(Store):
         except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as exc:
             return damaged(id, f"{self.path(id)} cannot be read ({exc})")
         return stored
+
+    def reload(self, id: str) -> Stored:
+        return self.load_one(id, whole=True)
+
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        found: List[List[Any]] = []
+        try:
+            db = self._open(id)
+            begin = "select coalesce(max(first), 0) from past where first <= ?"
+            for (data,) in db.execute(
+                f"select lines from past where first >= ({begin}) order by first limit ?", (after + 1, max)
+            ):
+                found += [line for line in unpack(data) if line[0] > after]
+                if len(found) >= max:
+                    return found[:max]
+            last = found[-1][0] if found else after
+            query = "select number, event, intents from log where number > ? order by number limit ?"
+            for number, event, intents in db.execute(query, (last, max - len(found))):
+                found.append([number, json.loads(event), json.loads(intents)])
+        except (sqlite3.Error, ValueError, EOFError, OSError, zlib.error):
+            if id in self._locks:
+                raise
+        return found
 
     def rows(self, id: str, start: int, max: int) -> List[Dict[str, Any]]:
         return self._texts(id, "select row from rows order by place limit ? offset ?", (max, start))

@@ -5,7 +5,9 @@
     ensemble.<id>.log.<b>.<n>.lines      what events did, lines of JSON: [number, event, intents, records, rows]
     ensemble.<id>.records.<b>.<n>.lines  records, lines of JSON; n is the first one's seq
     ensemble.<id>.rows.<b>.<n>.lines     rows of ended jobs, lines of JSON; n is the first one's place
-    ensemble.<id>.snapshot         {number, seq, state, log}: `log` is the first segment after it
+    ensemble.<id>.snapshot         {number, seq, state, log, past}: `log` is the first segment after it, `past` the bytes of
+                                   packs by shelf
+    ensemble.<id>.past.<s>.<n>     events and intents before the snapshot, packed (`past.py`); n is the first one's number
     ensemble.<id>.end              the final status
 
 Law of this file: what is kept of an ensemble, and where. `kvs_writer.py` has when it goes into which transaction, and
@@ -15,15 +17,19 @@ the service dies before that, `load` finds them in the log. If a transaction tha
 lines stand there twice, and the numbers tell. While the KVS, or the disk under it, takes nothing, ensembles stand
 still rather than go on with what a crash of the broker would undo.
 What the KVS holds of one ensemble is bounded: of the records the last KEPT_RECORDS and what else is in their first
-segment, of the log what came after the last snapshot, and a row for each job that has ended. (Flux itself reclaims no
-space on disk while the instance runs.)
+segment, of the log what came after the last snapshot and packs of what came before, and a row for each job that has
+ended. (Flux itself reclaims no space on disk while the instance runs.)
+Writing and reading stay in one file of more than 400 lines, because each is the other's explanation.
 """
 
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import syslog
+import zlib
+from bisect import bisect_right
 from collections import deque
 from itertools import chain, islice
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional
@@ -34,6 +40,7 @@ from flux.core.inner import ffi, raw
 from ensemble.service.kvs_disk import why
 from ensemble.service.kvs_segments import Segments
 from ensemble.service.kvs_writer import NAMESPACE, Change, Put, Writer
+from ensemble.service.past import SHELF, Packer, sizes_from, superfluous, unpack
 from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
@@ -41,6 +48,8 @@ ROOT = "ensemble"
 FORMAT = 1
 #: records kept in memory of one ensemble, so that watchers need no look-up; and of one that has ended
 _RECENT, _RECENT_OF_ENDED = 2000, 50
+#: how a pack begins, and no line of JSON
+_GZIP = b"\x1f\x8b"
 
 
 class _Kept:
@@ -51,6 +60,9 @@ class _Kept:
         self.log = Segments(f"{self.path}.log")
         self.records = Segments(f"{self.path}.records")
         self.rows = Segments(f"{self.path}.rows")
+        #: events since the last snapshot, and the bytes of packs by shelf
+        self.packer = Packer()
+        self.past: Dict[int, int] = {}
         #: the latest records: as many as `most`, and the `_apart` last ones, which are in the log alone until now
         self.recent: Deque[Dict[str, Any]] = deque()
         self.most = _RECENT
@@ -129,7 +141,9 @@ class KvsStore(Store):
         assert kept.known, "an ensemble that has ended is not written"
         rows = [[place, row] for place, row in enumerate(commit.rows, kept.row_next)]
         kept.row_next += len(rows)
-        line = _dumps([commit.number, commit.event, commit.intents, commit.records, rows]) + "\n"
+        event = _dumps([commit.number, commit.event, commit.intents])
+        kept.packer.add(commit.number, event)
+        line = f"{event[:-1]},{_dumps(commit.records)},{_dumps(rows)}]\n"
 
         def committed(error: Optional[str]) -> None:
             kept.add(commit.records, rows)
@@ -171,11 +185,19 @@ class KvsStore(Store):
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         kept = self._kept[id]
         begin = snapshot.number + 1
-        value = _dumps({**snapshot._asdict(), "log": begin})
+        puts: List[Put] = []
+        for pack in kept.packer.take():
+            shelf = pack.first // SHELF
+            kept.past[shelf] = kept.past.get(shelf, 0) + len(pack.data)
+            puts.append(Put(f"{kept.path}.past.{shelf}.{pack.first}", pack.data))
+        for shelf in superfluous(kept.past):
+            del kept.past[shelf]
+            puts.append(Put(f"{kept.path}.past.{shelf}", None))
+        puts.append(Put(f"{kept.path}.snapshot", _dumps({**snapshot._asdict(), "log": begin, "past": kept.past})))
 
         def make(turn: int) -> List[Put]:
             kept.log.rotate(begin)
-            return [Put(f"{kept.path}.snapshot", value), *(Put(key, None) for key in kept.log.outdated(begin))]
+            return [*puts, *(Put(key, None) for key in kept.log.outdated(begin))]
 
         self._writer.change(Change(make))
 
@@ -221,20 +243,44 @@ class KvsStore(Store):
         self._know(kept)
         kept.log.first = self._segments(kept.log)
         number = 0
+        for line in self._since_snapshot(stored, kept, kept.log):
+            number = line[0]
+            kept.packer.add(number, _dumps(line[:3]))
+            self._catch_up(kept, line[3], line[4])
+        kept.log.rotate((number or (stored.snapshot.number if stored.snapshot else 0)) + 1)
+        stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
+        return stored
+
+    def _since_snapshot(self, stored: Stored, kept: _Kept, log: Segments) -> Iterator[Any]:
+        """The lines since the last snapshot; it, and the events, go into `stored`, and the sizes of packs into `kept`."""
+        number = 0
         snapshot = self._json(f"{kept.path}.snapshot")
         if snapshot is not None:
             stored.snapshot = Snapshot(snapshot["number"], snapshot["seq"], snapshot["state"])
-            number = snapshot["number"]
-        for first in kept.log.first:
-            for line in self._lines(kept.log.name(first)):
+            number, kept.past = snapshot["number"], sizes_from(snapshot["past"])
+        for first in log.first:
+            for line in self._lines(log.name(first)):
                 if line[0] == number + 1:
                     number += 1
                     stored.events.append((number, line[1]))
-                    self._catch_up(kept, line[3], line[4])
+                    yield line
                 elif line[0] > number + 1:
                     raise ValueError(f"event {number + 1} is missing from the log")
-        kept.log.rotate(number + 1)
-        stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
+
+    def reload(self, id: str) -> Stored:
+        try:
+            kept = self._readable(id)
+            given = self._json(f"{ROOT}.{id}.given")
+            if kept is None or given is None:
+                raise ValueError("what was submitted is missing")
+            del given["format"]
+            stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
+            stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
+            log = Segments(kept.log.path)
+            log.first = self._segments(log)
+            deque(self._since_snapshot(stored, kept, log), maxlen=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as exc:
+            return damaged(id, f"its record in the KVS cannot be read ({exc})")
         return stored
 
     def _catch_up(self, kept: _Kept, records: List[Dict[str, Any]], rows: List[List[Any]]) -> None:
@@ -300,10 +346,43 @@ class KvsStore(Store):
         lines = self._numbered(kept.records.holding(since + 1), _seq)
         return list(islice(chain((record for record in lines if since < record["seq"] < first), kept.recent), max))
 
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        kept = self._readable(id)
+        if kept is None:
+            return []
+        packs = self._past(kept, after + 1)
+        while True:
+            found = self._events(kept, packs, after, max)
+            now = self._past(kept, after + 1)
+            if now == packs:
+                return found
+            # a snapshot came between: what was in the log may be in a pack now
+            packs = now
+
+    def _events(self, kept: _Kept, packs: List[str], after: int, max: int) -> List[List[Any]]:
+        found = list(islice((line for line in self._numbered(packs, _place) if line[0] > after), max))
+        if len(found) < max:
+            # the packs end where the log begins
+            last = found[-1][0] if found else after
+            log = Segments(kept.log.path)
+            log.first = self._segments(log)
+            rest = (line[:3] for line in self._numbered(log.holding(last + 1), _place) if line[0] > last)
+            found += islice(rest, max - len(found))
+        return found
+
+    def _past(self, kept: _Kept, number: int) -> List[str]:
+        """Keys of the packs from the one that holds that event, in order."""
+        path = f"{kept.path}.past"
+        shelves = sorted(int(shelf) for shelf in self._list(path))
+        first = sorted(int(name) for shelf in shelves for name in self._list(f"{path}.{shelf}"))
+        first = first[max(0, bisect_right(first, number) - 1) :]
+        return [f"{path}.{one // SHELF}.{one}" for one in first]
+
     def measure(self, id: str) -> Dict[str, int]:
         """Bytes that the KVS holds of an ensemble, by kind, and how many keys. Reads all of it. Raises OSError."""
         path = f"{ROOT}.{id}"
-        found: Dict[str, int] = {"keys": 0}
+        packs = list(filter(None, map(self._value, self._past(_Kept(id), 0))))
+        found: Dict[str, int] = {"keys": len(packs), "past": sum(map(len, packs))}
         for kind in ("given", "snapshot", "end", "log", "records", "rows"):
             keys = [f"{path}.{kind}"]
             if kind in ("log", "records", "rows"):
@@ -323,7 +402,7 @@ class KvsStore(Store):
                     if number(line) > last:
                         last = number(line)
                         yield line
-            except (ValueError, TypeError, KeyError, IndexError) as exc:
+            except (ValueError, TypeError, KeyError, IndexError, EOFError, gzip.BadGzipFile, zlib.error) as exc:
                 self._log(syslog.LOG_ERR, f"{key} cannot be read to its end ({exc!r}): the rest of it is left out")
 
     def _json(self, key: str) -> Any:
@@ -331,17 +410,26 @@ class KvsStore(Store):
         return None if text is None else json.loads(text)
 
     def _lines(self, key: str) -> Iterator[Any]:
-        for line in (self._lookup(key) or "").splitlines():
+        value = self._value(key) or b""
+        if value.startswith(_GZIP):
+            yield from unpack(value)
+            return
+        for line in value.decode("utf-8", "surrogateescape").splitlines():
             yield json.loads(line)
 
     def _lookup(self, key: str) -> Optional[str]:
+        """The text of a key, None where there is none."""
+        value = self._value(key)
+        return None if value is None else value.decode("utf-8", "surrogateescape")
+
+    def _value(self, key: str) -> Optional[bytes]:
         """The value of a key, None where there is none."""
         future = raw.flux_kvs_lookup(self._handle.handle, NAMESPACE.encode(), 0, key.encode())
         try:
             value = ffi.new("void **")
             size = ffi.new("size_t *")
             raw.flux_kvs_lookup_get_raw(future, value, size)
-            return bytes(ffi.buffer(value[0], size[0])).decode("utf-8", "surrogateescape") if size[0] else ""
+            return bytes(ffi.buffer(value[0], size[0])) if size[0] else b""
         except OSError as exc:
             if exc.errno == errno.ENOENT:
                 return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import syslog
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 import flux
 import flux.kvs
@@ -46,7 +46,7 @@ class Put(NamedTuple):
     """One operation of a transaction. `value` None unlinks."""
 
     key: str
-    value: Optional[str]
+    value: Union[str, bytes, None]
     append: bool = False
 
 
@@ -204,7 +204,7 @@ class Writer:
         merged: Dict[str, List[str]] = {}
         for put in puts:
             if put.append:
-                merged.setdefault(put.key, []).append(put.value or "")
+                merged.setdefault(put.key, []).append(str(put.value or ""))
                 continue
             if put.value is None:
                 # appends come last in the transaction, and would bring back what is unlinked
@@ -212,7 +212,7 @@ class Writer:
                     del merged[key]
                 txn.unlink(put.key)
             else:
-                value = put.value.encode("utf-8", "surrogateescape")
+                value = put.value if isinstance(put.value, bytes) else put.value.encode("utf-8", "surrogateescape")
                 raw.flux_kvs_txn_put_raw(txn.txn, 0, put.key.encode(), value, len(value))
         for key, lines in merged.items():
             value = "".join(lines).encode("utf-8", "surrogateescape")

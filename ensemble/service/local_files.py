@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.events import JobId, Key
@@ -98,7 +98,11 @@ class _Shelf(Service):
                 running.engine.reason = died(id)
 
     def _command(self, id: str, name: str, data: Dict[str, Any], reply: Reply, revives: bool = False) -> None:
-        stored, running = self._find(id)
+        self._active(id)
+
+    def _active(self, wanted: str) -> NoReturn:
+        """Nothing acts on what is merely read."""
+        stored, running = self._find(wanted)
         about = f"ensemble {stored.id} ({stored.given['name']})"
         if running is None or running.engine.final is not None:
             state = running.engine.final if running is not None else (stored.status or {}).get("state")

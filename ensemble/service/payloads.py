@@ -58,8 +58,21 @@ class Log(Since):
     max: int = Field(1000, ge=1, le=_MOST)
 
 
+class Explain(Id):
+    rule: str = Field(min_length=1, max_length=200)
+
+
+class Events(Id):
+    after: int = Field(0, ge=0)
+    max: int = Field(1000, ge=1, le=_MOST)
+
+
 class Resume(Id):
     limits: Dict[str, Any] = Field(default_factory=dict)
+
+
+class Resize(Id):
+    by: int = Field(ge=-1_000_000, le=1_000_000)
 
 
 class Purge(_Payload):

@@ -20,9 +20,18 @@ watch   {id: ID, since?: 0} -> stream of {records: [RECORD, ...]}
         messages; then the stream is cut (EOVERFLOW), and who has read them asks again with `since`. Where the oldest
         records are not kept any more, the first one's seq is greater than since + 1.
 log     {id: ID, since?: 0, max?: 1000} -> {records: [RECORD, ...], last}
+explain {id: ID, rule} -> EXPLAINED
+        `rule` is a rule's id, the beginning of one, or its number in the file, from 1. ENOENT names those that there are.
+events  {id: ID, after?: 0, max?: 1000} -> {events: [EVENT, ...], last, given, ensemble: SUMMARY, broken}
+        What the ensemble has consumed, in order, with numbers > after: for `replay`. `last` is the number up to which the
+        answer goes, and `after` where there is no more. Where the oldest are not kept any more, the first one's number is
+        greater than after + 1. `given` is what was submitted, without the submitter, and only told where after is 0;
+        `broken` is None, or why the ensemble was quarantined.
 cancel  {id: ID} -> {id, state}
 pause   {id: ID} -> {id, state}
 resume  {id: ID, limits?: {NAME: value}} -> {id, state}
+resize  {id: ID, by: N} -> {id, state}
+        Has the ensemble's queue grow by N nodes, or shrink where N is negative. EOPNOTSUPP: it has no way to.
 purge   {ids?: [ID], older_than?: seconds, keep?: N} -> {removed: [SUMMARY]}
         Removes ensembles that have ended: the `ids`, else all (without those that halted or cannot be read); save
         those that ended less than `older_than` seconds ago and the `keep` that ended last.
@@ -44,6 +53,21 @@ STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT:
         failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
         None where there is no end of points. The STATE of what jobs report is `reported`; `refused` among its statistics
         counts what was no finite number.
+EXPLAINED {rule, number, answer, why, trigger, name, when, actions: [{name, ...}], state, fired, remaining, repetitions,
+         backoff: {of, left}, cooldown: {of, left, until}, enabled, enabled_by: {by: file|rule|on_error, rule, firing, t},
+         waits_for, next, holds, condition: TERM, looked: {t, event, outcome, text}, firings: [{firing, t, event, did: [str]}],
+         error, ensemble: {id, name, state, reason, t_begin, t}}
+        `answer` is a sentence. why: failed, spent, disabled, limit, ended, closed, cooldown, backoff, condition (which does
+        not hold) or event (which has not come). `state` is as in STATUS. `number` counts from 1 in file order. `next`: when
+        its timer, its heartbeat or the end of its cooldown is due, or None. `holds` and `condition` are None where the rule
+        has none; its terms have their present values, those of the event the values that it had. `looked` is the last
+        event that it looked at, None before the first; outcome: fired, false, cooldown, backoff, resting (it was disabled,
+        spent or failed), limit, closed (nothing fired any more) or error. `firings` are the last three, oldest first;
+        `event` is None where the record is not kept any more.
+TERM    {text, kind: or|and|not|comparison|arithmetic|call|path, value, why, terms: [TERM]}, without constants; where the
+        value is None, a path's `why` says why
+EVENT   [number, EVENT_JSON (`engine.events.to_json`), [str]]      the last: keys of jobs to be submitted, and what else was
+        to be done
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled, retried}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled|retried,
          exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
@@ -79,9 +103,12 @@ ENDPOINTS = (
     "jobs",
     "watch",
     "log",
+    "explain",
+    "events",
     "cancel",
     "pause",
     "resume",
+    "resize",
     "purge",
     "put",
     "signal",

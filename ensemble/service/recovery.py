@@ -37,13 +37,8 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
 
     Raises RecordError, and whatever an engine raises that is not the one that consumed those events.
     """
-    given = stored.given
-    spec = load(given["text"], given["file"], Beside(given.get("files")), can=None).spec
-    spec = sampling.seeded(spec, given.get("seeds") or {})
-    snapshot = stored.snapshot
-    engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
-    if engine.id != stored.id:
-        raise RecordError(f"the snapshot is that of ensemble {engine.id}")
+    spec, snapshot = spec_of(stored.given), stored.snapshot
+    engine = engine_of(stored, spec)
     running = drive(engine, stored.given)
     running.number = snapshot.number if snapshot is not None else 0
     running.seq = stored.seq
@@ -64,6 +59,21 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     known = {job.id: key for key, job in engine.jobs.items() if job.id is not None}
     member.recover(stored.id, known, doubtful, engine.t)
     return running
+
+
+def spec_of(given: Dict[str, Any]) -> Spec:
+    """The spec of what was submitted, with the seeds that were drawn for it then."""
+    spec = load(given["text"], given["file"], Beside(given.get("files")), can=None).spec
+    return sampling.seeded(spec, given.get("seeds") or {})
+
+
+def engine_of(stored: Stored, spec: Spec) -> Engine:
+    """The engine as its snapshot has it, new where there is none. Raises RecordError."""
+    snapshot = stored.snapshot
+    engine = Engine(spec, stored.id) if snapshot is None else restore(spec, snapshot.state)
+    if engine.id != stored.id:
+        raise RecordError(f"the snapshot is that of ensemble {engine.id}")
+    return engine
 
 
 def sampler(spec: Spec) -> Optional[str]:

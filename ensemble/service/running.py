@@ -59,6 +59,8 @@ _TOLD_AGAIN = (JobEvent, Acknowledged)
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
 
+#: how the reason of a quarantine begins
+BROKEN = "an error inside ensemble"
 _QUARANTINED = Cause(None, 0, "its ensemble is quarantined")
 
 
@@ -154,7 +156,7 @@ class Running:
             elif isinstance(action, SetTimer):
                 todo.append(action)
             else:
-                intents.append(_intent(action))
+                intents.append(intent(action))
                 todo.append(action)
 
         number = self.number + 1
@@ -255,7 +257,7 @@ class Running:
             self._log(syslog.LOG_ERR, f"ensemble {self.id}, quarantined before:\n{text}")
             return
         self._log(syslog.LOG_ERR, f"ensemble {self.id} is quarantined:\n{text}")
-        self.broken = f"an error inside ensemble ({type(exc).__name__}: {exc}); this is a bug, please report it"
+        self.broken = f"{BROKEN} ({type(exc).__name__}: {exc}); this is a bug, please report it"
         try:
             self._bury()
         except Exception:
@@ -435,7 +437,8 @@ class Running:
             self._let_go(watcher)
 
 
-def _intent(action: Action) -> str:
+def intent(action: Action) -> str:
+    """The action as the log of events has it."""
     if isinstance(action, Submit):
         return str(action.key)
     if isinstance(action, (Cancel, Kill, Urgency)):

@@ -51,6 +51,8 @@ from ensemble.spec.simulate import Outage, Sent
 MOST_QUIET = 100_000
 #: states that only a simulation can end in: nothing will happen, the same would happen for ever, time is up
 STALLED, ENDLESS, CUT = "stalled", "endless", "cut"
+#: lines of the log that are kept from the begin, and from the end
+LINES = 8
 #: timers behind which lies what the actions of a firing did, not the passing of time
 _AT_ONCE = (ending.AGAIN, signals.TIMER)
 #: timers, by the first part of their names, that come again and again, or that what has just happened sets
@@ -58,15 +60,6 @@ _REPEATED = {"heartbeat", "every", "cooldown", *_AT_ONCE}
 _ID = "simulated"
 #: objects made between two looks for garbage: there are few cycles, and many jobs
 _GARBAGE = 200_000
-
-
-class Firings:
-    """When a rule fired, in seconds from the start."""
-
-    __slots__ = ("times",)
-
-    def __init__(self) -> None:
-        self.times = array("d")
 
 
 class Setting(NamedTuple):
@@ -102,13 +95,16 @@ class Simulation:
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
         self.member = SimulatedMember(Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True)
         self.feeding = Feeding()
-        self.firings: Dict[str, Firings] = {rule.id: Firings() for rule in spec.rules}
+        #: rule's id -> when it fired, in seconds from the start
+        self.firings: Dict[str, array[float]] = {rule.id: array("d") for rule in spec.rules}
         #: events taken in
         self.events = 0
         #: STALLED, ENDLESS or CUT, where the engine came to no end of its own
         self.stopped: Optional[str] = None
-        #: lines of errors and of the rules' log, the first ones
+        #: lines of errors and of the rules' log: the first ones, the last ones of the others, and how many there were
         self.lines: List[Record] = []
+        self.last_lines: Deque[Record] = deque(maxlen=LINES)
+        self.said = 0
         self._quiet = 0
         self._timers: Dict[str, Timer] = {}
         #: timer that runs out at once -> what set it
@@ -212,10 +208,9 @@ class Simulation:
         if fired:
             causes = self._causes(event, about)
             for rule in fired:
-                known = self.firings.get(rule)
-                if known is None:
-                    known = self.firings[rule] = Firings()
-                known.times.append(engine.t)
+                if rule not in self.firings:
+                    self.firings[rule] = array("d")
+                self.firings[rule].append(engine.t)
                 self.feeding.fired(rule, causes)
         if engine.final is not None or self._calls or self._quiet > MOST_QUIET:
             self.member.interrupt()
@@ -272,8 +267,8 @@ class Simulation:
         return "" if job is None else job.group
 
     def _line(self, record: Record) -> None:
-        if len(self.lines) < 1000:
-            self.lines.append(record)
+        self.said += 1
+        (self.lines if len(self.lines) < LINES else self.last_lines).append(record)
 
     # ---- functions
 
@@ -348,7 +343,7 @@ class Simulation:
     def result(self) -> Dict[str, Any]:
         """All of it as JSON-able data; times are seconds from the start."""
         engine, member = self.engine, self.member
-        span = (engine.t_end if engine.t_end is not None else engine.t) - (engine.t_begin or 0.0)
+        span = (engine.t_end if engine.t_end is not None else member.clock()) - (engine.t_begin or 0.0)
         node_seconds, core_seconds = member.used()
         counts = engine.tally.counts
         nodes = member.nodes
@@ -381,8 +376,7 @@ class Simulation:
         return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:
-        firings = self.firings.get(rule.id)
-        times = firings.times if firings is not None else array("d")
+        times = self.firings.get(rule.id, array("d"))
         return {
             "id": rule.id,
             "trigger": rule.rule.trigger,

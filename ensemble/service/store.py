@@ -24,8 +24,11 @@ Done = Callable[[Optional[str]], None]
 STATUS = ("id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables")
 
 #: records kept of one ensemble, at least: the oldest go first, a segment at a time. Rows stay, one a finished job
-#: (`limits: max_jobs` bounds them), and the log of events is cut at each snapshot
+#: (`limits: max_jobs` bounds them); what recovery needs of the log of events is cut at each snapshot, and goes into packs
+#: (`past.py`)
 KEPT_RECORDS = 100_000
+#: events that a store in memory keeps of one ensemble
+_KEPT_EVENTS = 100_000
 
 
 class Commit(NamedTuple):
@@ -115,6 +118,18 @@ class Store(ABC):
         """At most `max` records with seq > `since`, in order."""
 
     @abstractmethod
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        """At most `max` of the events that were consumed, with numbers > `after`, in order: number, event (JSON), intents.
+
+        Also those before the snapshot. Where the oldest are not kept any more, the first one's number is greater than
+        `after` + 1.
+        """
+
+    @abstractmethod
+    def reload(self, id: str) -> Stored:
+        """An ensemble as `load` gives one that has not ended: with its snapshot, and the events since then."""
+
+    @abstractmethod
     def remove(self, id: str, done: Done) -> None:
         """Forget an ensemble."""
 
@@ -130,15 +145,17 @@ class MemoryStore(Store):
         self._stored: Dict[str, Stored] = {}
         self._rows: Dict[str, List[Dict[str, Any]]] = {}
         self._records: Dict[str, Deque[Dict[str, Any]]] = {}
+        self._events: Dict[str, Deque[List[Any]]] = {}
 
     def create(self, id: str, given: Dict[str, Any], done: Done) -> None:
         self._stored[id] = Stored(id, given)
         self._rows[id] = []
         self._records[id] = deque(maxlen=KEPT_RECORDS)
+        self._events[id] = deque(maxlen=_KEPT_EVENTS)
         done(None)
 
     def commit(self, id: str, commit: Commit, done: Done) -> None:
-        # there is no recovery from memory, so the events themselves need not be kept
+        self._events[id].append([commit.number, commit.event, commit.intents])
         self._records[id].extend(commit.records)
         self._rows[id].extend(commit.rows)
         done(None)
@@ -162,8 +179,18 @@ class MemoryStore(Store):
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
         return recent(self._records.get(id, ()), since, max)
 
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        return list(islice((event for event in self._events.get(id, ()) if event[0] > after), max))
+
+    def reload(self, id: str) -> Stored:
+        stored, records = self._stored[id], self._records[id]
+        events = [(number, event) for number, event, _ in self._events[id]]
+        if events and events[0][0] > 1:
+            return damaged(id, f"event {events[0][0] - 1} is not kept any more")
+        return Stored(id, stored.given, stored.status, None, events, records[-1]["seq"] if records else 0)
+
     def remove(self, id: str, done: Done) -> None:
-        for table in (self._stored, self._rows, self._records):
+        for table in (self._stored, self._rows, self._records, self._events):
             table.pop(id, None)
         done(None)
 

@@ -7,9 +7,9 @@ Law of this file: a warning is true, and rare in files that work. What looks odd
 from __future__ import annotations
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
-from ensemble.spec import condition, futile, loops, metrics
+from ensemble.spec import futile, loops, metrics
 from ensemble.spec.expression import Expression
 from ensemble.spec.faults import Report
 from ensemble.spec.models import Rule, Spec
@@ -41,11 +41,19 @@ class _Advice:
             for group in _groups(rule):
                 self._submitted[group] = self._submitted.get(group, 0) + (1 if rule.trigger == "start" else times)
 
+        #: groups whose jobs may have a time limit
+        self._limited: Set[Optional[str]] = {
+            jobs.name for jobs in spec.jobs if jobs.duration or any(key.endswith("duration") for key in jobs.attributes)
+        }
+        for rule in spec.rules:
+            self._limited.update(action.label for action in rule.actions if action.duration is not None)
+
     def run(self) -> None:
         futile.tell(self._spec, self._root, self._reach, self._report)
-        for node, rule in zip(self._nodes, self._spec.rules):
+        for number, (node, rule) in enumerate(zip(self._nodes, self._spec.rules)):
             self._once(node, rule)
-            self._equality(node, rule)
+            self._equality(number, node, rule)
+            self._timeouts(number, node, rule)
             self._actions(node, rule)
         loops.tell(self._spec, self._root, self._reach, self._report)
 
@@ -68,21 +76,39 @@ class _Advice:
                 expected="repetitions, a number or unlimited, or 1 if once is meant",
             )
 
-    def _equality(self, node: Node, rule: Rule) -> None:
+    def _equality(self, number: int, node: Node, rule: Rule) -> None:
         """A measured time that is compared for equality."""
         if rule.when is None:
             return
-        compiled = condition.compile(rule.when, self._groups, rule.trigger, rule.name)
+        compiled = self._reach.compiled[number]
         pairs: List[Tuple[str, metrics.Metric, float]] = []
         if isinstance(compiled, Expression):
             pairs = [(one.path, one.metric, one.number) for one in compiled.equalities if one.sign == "=="]
         elif compiled is not None and compiled.op == "==":
             pairs = [(rule.name or "", metrics.parse(rule.name or "", self._groups), compiled.number)]
-        for path, metric, number in pairs:
+        for path, metric, told in pairs:
             if not _whole(metric):
-                message = f"{path} is a measured time, which hardly ever equals {number:g}"
-                expected = f'a comparator, as in "> {number:g}"'
+                message = f"{path} is a measured time, which hardly ever equals {told:g}"
+                expected = f'a comparator, as in "> {told:g}"'
                 self._report.warn(node.get("when") or node, message, expected=expected)
+
+    def _timeouts(self, number: int, node: Node, rule: Rule) -> None:
+        """A rule that waits for time limits that no job has."""
+        if self._reach.anything or number not in self._reach.fires:
+            return
+        groups = [rule.name or ""] if rule.trigger == "job-timeout" else []
+        term = self._reach.conditions[number]
+        reads = [part.read.metric for part in term.walk() if part.read is not None] if term is not None else []
+        if rule.trigger == "metric":
+            reads.append(metrics.parse(rule.name or "", self._groups))
+        groups += [metric.group for metric in reads if metric is not None and metric[::2] == ("count", "timeout")]
+        for group in dict.fromkeys(groups):
+            if group not in self._limited if group else not self._limited:
+                which = f"no job of '{group}'" if group else "no job"
+                message = f"{which} has a time limit, so that none times out unless its queue sets one"
+                at = node.get("name" if group and rule.name is not None else "trigger") or node
+                self._report.warn(at, message, expected="duration with the group")
+                return
 
     def _actions(self, node: Node, rule: Rule) -> None:
         actions = node.get("actions")

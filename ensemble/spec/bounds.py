@@ -52,6 +52,8 @@ class RuleScope:
         most = reach.jobs[metric.group]
         if self._rule.trigger == "start" and (stat, metric.state) != ("count", "active"):
             most = 0.0
+        if (stat, metric.state) == ("count", "retried") and not reach.retried(metric.group):
+            return exactly(0)
         return _statistic(metric, most)
 
     def why(self, read: Read) -> str:
@@ -75,6 +77,8 @@ class RuleScope:
             return "at the start no job has run"
         if found.empty:
             return f"it takes two jobs, and only one of '{metric.group}' is ever submitted"
+        if metric.state == "retried" and found.high == 0:
+            return f"no job of '{metric.group}' is ever tried again"
         if found.high < math.inf:
             return f"at most {_jobs(most)} of '{metric.group}' {'is' if most == 1 else 'are'} ever submitted"
         return f"it is {_words(found)}"

@@ -83,11 +83,10 @@ def _of_own_metric(
         parse(name or "", groups)
     except PathError:  # told where it stands; anything will do to look at the rest
         name = "ensemble.active"
-    op = "==" if comparator["op"] == "=" else comparator["op"]
-    before = f"{name} {op}"
-    shift = len(before) - comparator.start("rest")
+    whole = both_sides(when, name)
+    shift = len(whole) - len(when)
     try:
-        made = expression.compile(before + comparator["rest"], groups, trigger)
+        made = expression.compile(whole, groups, trigger)
     except ExpressionError as exc:
         offset = max(0, exc.offset - shift)
         raise ExpressionError(exc.message, offset, exc.expected, exc.word, exc.known) from None
@@ -102,6 +101,14 @@ def _truth(made: Expression) -> Expression:
     if made.kind == STRING:
         raise ExpressionError("a string is neither true nor false", 0, "a comparison")
     return made
+
+
+def both_sides(when: str, name: Optional[str]) -> str:
+    """The text of a condition with the rule's metric before it, where it begins with a comparator."""
+    comparator = _COMPARATOR.match(when)
+    if comparator is None:
+        return when
+    return f"{name} {'==' if comparator['op'] == '=' else comparator['op']}{comparator['rest']}"
 
 
 def metrics_of(condition: Union[Condition, Expression, None]) -> Collection[Metric]:

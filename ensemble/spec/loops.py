@@ -20,6 +20,8 @@ from ensemble.spec.reader import Node
 #: these depend on how a job fares, so that a rule on one of them has a condition
 _FATES = frozenset(("job-fail", "job-cancel", "job-timeout", "job-exception", "job-invalidate", "job-retry"))
 _A_LIMIT = "a number of repetitions, a condition, a rule that stops, or limits"
+#: steps of a circle that are told
+_STEPS = 8
 #: stands for every group
 _ANY = ("group", "")
 #: edges of circles from which the way back is looked for
@@ -67,6 +69,8 @@ def tell(spec: Spec, root: Node, reach: Reach, report: Report) -> None:
     # told from the rule that stands first in the file
     at = next(index for index, edge in enumerate(circle) if edge.rule == min(numbers))
     steps = [_step(spec.rules[edge.rule], edge) for edge in circle[at:] + circle[:at] if edge.rule is not None]
+    if len(steps) > _STEPS:
+        steps[_STEPS:] = [f"and so on, by {len(steps) - _STEPS} rules more"]
     done = [
         f"{verb} {listed(names, 5)}"
         for verb, kind in (("submit", "group"), ("send", "signal"))

@@ -71,7 +71,8 @@ class Reach:
         self.variables: Dict[str, Range] = {name: exactly(value) for name, value in spec.variables.items()}
         #: variables that a rule that may fire sets
         self.set: Set[str] = set()
-        #: rule number -> its condition as a tree; None where it has none
+        #: rule number -> its condition, compiled, and as a tree; None where it has none
+        self.compiled: List[Union[Condition, Expression, None]] = []
         self.conditions: List[Optional[Term]] = []
         self._wakes: List[Tuple[Metric, ...]] = []
         self._enabled: Set[str] = {rule.id for rule in spec.rules if rule.enabled}
@@ -122,6 +123,7 @@ class Reach:
         """Note what a rule reads and submits."""
         compiled = condition.compile(rule.when, self.groups, rule.trigger, rule.name)
         term = _term(compiled, rule, self.groups)
+        self.compiled.append(compiled)
         self.conditions.append(term)
         own = (metrics.parse(rule.name or "", self.groups),) if rule.trigger == "metric" else ()
         reads = [*condition.metrics_of(compiled), *own]
@@ -243,6 +245,10 @@ class Reach:
             return min(most, sum(self.jobs[group] for group in groups))
         return most
 
+    def retried(self, group: str) -> bool:
+        """May a job of the group be tried again?"""
+        return any((jobs.retries or NONE).max or (jobs.retries or NONE).infrastructure for jobs in self.groups[group])
+
     def _asks(self, group: str) -> bool:
         """Does a function say the points of the group?"""
         return any(jobs.parameters is not None and jobs.parameters.custom for jobs in self.groups[group])
@@ -265,7 +271,7 @@ class Reach:
             if not any(self.jobs[one] for one in groups):
                 which = f"no job of '{group}'" if group else "no job"
                 return Reason(WAITS, "name" if group else "trigger", f"{which} is ever submitted")
-            if rule.trigger == "job-retry" and not any(_retried(self.groups[one]) for one in groups):
+            if rule.trigger == "job-retry" and not any(map(self.retried, groups)):
                 return Reason(WAITS, "name" if group else "trigger", "no job that this is about is ever tried again")
         elif rule.trigger == "metric" and not any(map(self._moves, self._wakes[number])):
             lost = sorted({metric.variable for metric in self._wakes[number] if metric.stat == "var"})
@@ -317,10 +323,6 @@ def _custom(rule: Rule) -> bool:
 def _wanted(jobs: JobSet) -> float:
     """The most jobs of a set that a submission without a count makes."""
     return math.inf if jobs.wanted is None else float(jobs.wanted)
-
-
-def _retried(sets: Tuple[JobSet, ...]) -> bool:
-    return any((jobs.retries or NONE).max or (jobs.retries or NONE).infrastructure for jobs in sets)
 
 
 def _product(a: float, b: float) -> float:

@@ -124,3 +124,15 @@ def test_grow_and_shrink_are_asked_of_the_queue_and_a_refusal_is_told(world: Any
 def test_who_says_where_a_job_runs_hears_of_its_allocation(world: Any, reader: Any) -> None:
     assert "alloc" in world([START, reader], by_hand=True).engine.wanted_events
     assert "alloc" not in world([START, rule("job-fail", LOG)], by_hand=True).engine.wanted_events
+
+
+def test_an_operator_resizes_until_the_ensemble_ends(world: Any) -> None:
+    w = world([START], plans={"a": Plan(run=5)})
+    w.run(until=1)
+    w.command("resize", by=2)
+    w.command("resize", by=-1)
+    assert [(r.by, r.cause.rule) for r in w.of(Resize)] == [(2, None), (-1, None)]
+    assert [r["text"][:16] for r in w.records("log")] == ["grow by 2 nodes,", "shrink by 1 node"]
+    w.run()
+    w.command("resize", by=1)
+    assert len(w.of(Resize)) == 2

@@ -195,14 +195,14 @@ def test_a_rule_that_raises_fails_and_harms_no_other(world: Any, monkeypatch: An
     rules = [START, bad, rule("job-success", LOG, id="good", repetitions="unlimited"), rule("end", LOG, id="end")]
     w = world(rules, [{"name": "a", "count": 2}], plans={"a": ending_at(10, 20)})
     if where == "action":
-        log = acting._ACTIONS["log"]
+        log = acting.ACTIONS["log"]
 
         def boom(firing: Any, action: Any) -> None:
             if action.value == "boom":
                 raise ZeroDivisionError("it was zero")
             log(firing, action)
 
-        monkeypatch.setitem(acting._ACTIONS, "log", boom)
+        monkeypatch.setitem(acting.ACTIONS, "log", boom)
     else:
 
         class Odd:

@@ -55,10 +55,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealService]:
     path = tmp_path_factory.mktemp("resources") / "R"
     words = ["flux", "R", "encode", "-r", "0", "-c", f"0-{CORES - 1}", "-H", os.uname().nodename]
     path.write_text(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    with (
-        running(options=["--conf=resource.noverify=true", f"--conf=resource.path={path}"]) as instance,
-        serving(instance) as made,
-    ):
+    options = ["--conf=resource.noverify=true", f"--conf=resource.path={path}"]
+    with running(options=options) as instance, serving(instance) as made:
         yield made
 
 

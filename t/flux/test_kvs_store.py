@@ -16,7 +16,7 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.service import kvs_segments, kvs_store, kvs_writer
+from ensemble.service import kvs_segments, kvs_store, kvs_writer, past
 from ensemble.service.kvs_store import KvsStore
 from ensemble.service.store import Snapshot
 from t.flux.kvs_shop import KvsShop
@@ -234,8 +234,11 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
     """Ten times the events, with a snapshot every 100 of them, and no more bytes."""
     monkeypatch.setattr(kvs_segments, "LINES", 20)
     monkeypatch.setattr(kvs_store, "KEPT_RECORDS", 200)
+    monkeypatch.setattr(past, "KEPT", 3000)
+    monkeypatch.setattr(kvs_store, "SHELF", 100)
     shop.create("bbb")
     sizes: List[int] = []
+    packs: List[int] = []
     for begin in range(1, 4001, 100):
         for number in range(begin, begin + 100):
             shop.store.commit("bbb", commit(number)._replace(rows=[]), lambda error: None)
@@ -244,9 +247,12 @@ def test_what_the_kvs_holds_of_one_ensemble_does_not_grow_with_its_events(shop: 
             assert isinstance(shop.store, KvsStore)
             shop.quiet()
             measured = shop.store.measure("bbb")
-            assert set(measured) == {"given", "log", "records", "rows", "snapshot", "end", "keys"}
+            assert set(measured) == {"given", "log", "records", "rows", "snapshot", "end", "past", "keys"}
+            packs.append(measured.pop("past"))
             sizes.append(sum(measured.values()))
     assert 0 < sizes[1] < 1.2 * sizes[0], sizes
+    assert 0 < packs[0] < 3000 + 100 * 50, packs
+    assert 0 < packs[1] < 3000 + 100 * 50, packs
 
 
 def test_pressure(shop: KvsShop, monkeypatch: Any) -> None:

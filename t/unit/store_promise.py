@@ -7,6 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, List, Optional
 
+from ensemble.service import past
 from ensemble.service.store import STATUS, Commit, Snapshot, Store, Stored
 
 MANY = 1234
@@ -104,6 +105,18 @@ def all_records(store: Store, id: str, step: int) -> List[int]:
         found += [one["seq"] for one in page]
 
 
+def all_events(store: Store, id: str, step: int) -> List[int]:
+    found: List[int] = []
+    while True:
+        page = store.events(id, found[-1] if found else 0, step)
+        assert len(page) <= step
+        if not page:
+            return found
+        for number, event, intents in page:
+            assert [event, intents] == [commit(number).event, commit(number).intents]
+            found.append(number)
+
+
 class Promise:
     """Each of these holds for every store."""
 
@@ -167,6 +180,53 @@ class Promise:
         if shop.lasting:
             assert (stored.snapshot, [n for n, _ in stored.events]) == (Snapshot(40, 40, {"number": 40}), [41])
         assert all_rows(shop.store, "bbb", 7) == list(range(1, 42))
+
+    def test_events_are_kept_also_when_recovery_needs_them_no_more(self, shop: Shop) -> None:
+        shop.create("bbb")
+        for begin in (1, 101, 401, 406):
+            shop.commit("bbb", *range(begin, {1: 101, 101: 401, 401: 406, 406: 411}[begin]))
+            if begin != 406:
+                shop.store.snapshot("bbb", Snapshot(*2 * [{1: 100, 101: 400, 401: 405}[begin]], {"at": begin}))
+            for step in (1000, 77):
+                assert all_events(shop.store, "bbb", step) == list(range(1, shop.store.row_count("bbb") + 1))
+            shop.loaded(clean=begin != 101)
+        shop.commit("bbb", 411)
+        assert shop.store.events("bbb", 409, 1) == [[410, [1, "Begin", 410.0], ["key/410"]]]
+        assert shop.store.events("bbb", 411, 9) == shop.store.events("none", 0, 9) == []
+        shop.wait(lambda done: shop.store.end("bbb", status("complete"), done))
+        for clean in (True, False):
+            assert all_events(shop.store, "bbb", 150) == list(range(1, 412))
+            assert shop.loaded(clean)["bbb"].events == [] or not shop.lasting
+            stored = shop.store.reload("bbb")
+            assert stored.status == status("complete")
+            assert stored.seq == 411
+            assert [number for number, _ in stored.events][-6:] == list(range(406, 412))
+            if shop.lasting:
+                assert stored.snapshot == Snapshot(405, 405, {"at": 401})
+                assert stored.events[0][0] == 406
+
+    def test_the_oldest_events_go_where_there_are_too_many(self, shop: Shop, monkeypatch: Any) -> None:
+        if not shop.lasting:
+            return
+        monkeypatch.setattr(past, "KEPT", 2000)
+        monkeypatch.setattr(f"{type(shop.store).__module__}.SHELF", 100)
+        shop.create("bbb")
+        shop.create("ccc")
+        shop.commit("ccc", 1)
+        for begin in range(1, 1001, 50):
+            shop.commit("bbb", *range(begin, begin + 50))
+            shop.store.snapshot("bbb", Snapshot(begin + 49, begin + 49, {}))
+        kept = all_events(shop.store, "bbb", 1000)
+        assert kept[-1] == 1000
+        assert kept == list(range(kept[0], 1001))
+        assert 300 < kept[0] <= 901, "the bound is 2000 bytes"
+        assert shop.store.events("bbb", 5, 1)[0][0] == kept[0]
+        shop.loaded()
+        shop.commit("bbb", 1001)
+        shop.store.snapshot("bbb", Snapshot(1001, 1001, {}))
+        shop.commit("bbb", 1002)
+        assert all_events(shop.store, "bbb", 1000)[-3:] == [1000, 1001, 1002]
+        assert all_events(shop.store, "ccc", 10) == [1]
 
     def test_an_end_is_kept_and_may_be_taken_back(self, shop: Shop) -> None:
         shop.create("bbb")

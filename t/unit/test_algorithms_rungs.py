@@ -102,6 +102,12 @@ class Driven:
         whens = [rule["when"] for id, rule in self.rules.items() if id.startswith("a-rung-")]
         return [float(when.split("==")[-1] if "==" in when else when.split()[2]) for when in whens]
 
+    @property
+    def out(self) -> Set[int]:
+        """Jobs that successive halving has no use for any more."""
+        values = [found for name, found in self.state.items() if name.startswith("rung ")]
+        return {int(key.split("/")[2]) for one in values for key, x in one.items() if x is None}
+
     def call(self, rule: str, i: int, loss: Optional[float], result: Optional[str] = None) -> Set[int]:
         """A job reaches a rung, or ends; the jobs that are cancelled then."""
         algorithm = self._new()
@@ -158,7 +164,7 @@ def test_successive_halving_keeps_whom_the_paper_keeps(n: int, r: int, big_r: in
     assert driven.resources == [r * eta ** (s + k) for k in range(len(paper) - 1)]
     passed, _ = race(driven, n, loss, seed + 100)
     # who had passed a rung before it was certain that he would be out does not get to the end
-    survivors = set(range(n)) - {int(key.split("/")[2]) for key in driven.state["out"]}
+    survivors = set(range(n)) - driven.out
     assert survivors == paper[-1]
     assert all(wanted <= had for wanted, had in zip(paper, passed))
 
@@ -170,7 +176,7 @@ def test_a_budget_is_spent_as_in_the_paper(n: int, budget: int, seed: int) -> No
     paper = jamieson(n, budget, loss)
     driven = Driven("successive-halving", n, budget=budget, reduction_factor=2)
     race(driven, n, loss, seed)
-    survivors = set(range(n)) - {int(key.split("/")[2]) for key in driven.state["out"]}
+    survivors = set(range(n)) - driven.out
     assert survivors == paper[-1]
     assert len(survivors) == 1
     # what all arms together were given, each up to the round in which it went, is within the budget
@@ -185,7 +191,7 @@ def test_the_order_of_reports_changes_no_survivor(seed: int) -> None:
     for order in range(5):
         driven = Driven("successive-halving", 40, max_resource=27, reduction_factor=3)
         race(driven, 40, loss, order)
-        found.append(set(range(40)) - {int(key.split("/")[2]) for key in driven.state["out"]})
+        found.append(set(range(40)) - driven.out)
     assert len({frozenset(one) for one in found}) == 1
 
 
@@ -198,7 +204,7 @@ def test_jobs_that_end_early_stand_for_what_they_have() -> None:
     # two of four go on: the first and the third are, and the fourth has to be better than the first
     assert driven.call("a-rung-0", 3, 0.6) == {3}
     assert driven.call("a-rung-1", 0, 0.05) == set()
-    assert "r/1/2" in driven.state["out"], "the third is beaten at the second rung, though it has ended"
+    assert 2 in driven.out, "the third is beaten at the second rung, though it has ended"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -285,3 +285,13 @@ def test_an_instance_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "flux", None)
     with pytest.raises(MemberError, match="give --nodes and --cores"):
         sizes.instance()
+
+
+def test_of_a_long_log_both_ends_are_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--cores", "1", "--nodes", "1", "--fail", "sim=100%"]
+    _, out = run(capsys, str(path), *words)
+    log = [line.strip() for line in out.split("log:\n")[1].splitlines()]
+    assert log[:2] == ["1m  lost 1", "2m  lost 2"]
+    assert log[8] == "... 4 more: --timeline"
+    assert log[-1] == "20m  lost 20"
+    assert len(log) == 17

@@ -366,3 +366,14 @@ def test_a_queue_that_can_grow_is_asked_to(house: House) -> None:
     assert answer["warnings"] == []
     house.member.run(answer["id"], house.member.submit(answer["id"]))
     assert [a.by for _, a in house.member.performed if isinstance(a, Resize)] == [2]
+
+
+def test_resize(house: House) -> None:
+    id = house.submit(THREE)
+    number, text = house.ask("resize", {"id": id, "by": 2}).refusal
+    assert (number, "no way to grow" in text) == (errno.EOPNOTSUPP, True)
+    house.member.capabilities = house.member.capabilities | {"grow"}
+    assert house.ask("resize", {"id": id, "by": 2}).answer == {"id": id, "state": "running"}
+    assert [a.by for _, a in house.member.performed if isinstance(a, Resize)] == [2]
+    assert house.ask("resize", {"id": id, "by": 0}).refusal[0] == errno.EINVAL
+    assert house.ask("resize", {"id": id, "by": -1}).refusal[0] == errno.EOPNOTSUPP

@@ -23,10 +23,13 @@ ORDER = (
     ("ensemble.engine",),
     ("ensemble.members",),
     ("ensemble.service",),
-    ("ensemble.cli",),
+    ("ensemble.cli", "ensemble.server"),
 )
 #: the only ones that may know Flux
 MAY_IMPORT_FLUX = ("ensemble.members.flux", "ensemble.service")
+#: the only one that may know gRPC, and what came with it
+MAY_IMPORT_GRPC = "ensemble.server"
+GRPC = ("grpc", "grpc_health", "grpc_reflection", "google", "cryptography")
 #: what a pure engine has no use for
 IMPURE_MODULES = {
     "asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "selectors", "shutil", "socket",
@@ -91,6 +94,10 @@ def wrong_order(source: str, module: str, package: str) -> List[str]:
                 faults.append(f"{module}:{line} imports {name}, which stands above it")
         elif name.split(".")[0] in ("flux", "_flux") and not module.startswith(MAY_IMPORT_FLUX):
             faults.append(f"{module}:{line} imports {name}; only {', '.join(MAY_IMPORT_FLUX)} may")
+        elif name.split(".")[0] in GRPC and not module.startswith(MAY_IMPORT_GRPC):
+            faults.append(f"{module}:{line} imports {name}; only {MAY_IMPORT_GRPC} may")
+        elif name.startswith("ensemble.server") and not module.startswith(MAY_IMPORT_GRPC):
+            faults.append(f"{module}:{line} imports {name}, which not every user has installed")
         elif name.split(".")[0] in ("flux_module", "t"):
             faults.append(f"{module}:{line} imports {name}, which is not part of the library")
     return faults
@@ -147,6 +154,8 @@ def test_every_file_of_the_library_has_a_place() -> None:
         ("ensemble.members.x", "from ensemble.service import protocol"),
         ("ensemble.cli.x", "from flux.job import JobID"),
         ("ensemble.errors", "import ensemble.spec"),
+        ("ensemble.cli.x", "import grpc"),
+        ("ensemble.members.x", "from google.protobuf import message"),
     ],
 )
 def test_wrong_order_is_seen(module: str, source: str) -> None:

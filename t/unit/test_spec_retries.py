@@ -76,7 +76,7 @@ FAULTS: List[Tuple[str, str, Optional[str]]] = [
     (JOB % "{max: 1, backoff: ^soon}", "backoff cannot be 'soon'", None),
     (JOB % "{max: 1, infrastructure: ^1001}", "infrastructure cannot be '1001'", "a whole number from 0 to 1000"),
     (JOB % "{^max: }", "the key 'max' has no value", None),
-    (RULE % "name: cancel, job: ^evnt", "job cannot be 'evnt'", "one of event"),
+    (RULE % "name: cancel, job: ^evnt", "job cannot be 'evnt'", "event"),
     (RULE % "name: cancel, label: a, ^job: event", "cancel has both label and job", "one of them"),
     (RULE % "name: ^urgency, label: a", "urgency has no value", "value: a number from 0 to 31"),
     (RULE % "name: ^urgency, value: 3", "urgency has no label", "label: a group (a), or all; or job: event"),

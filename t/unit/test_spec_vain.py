@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ensemble.errors import SpecError
 from ensemble.spec.load import load, load_file
+from t.unit.test_ranges import CONDITIONS
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -89,6 +93,10 @@ IN_VAIN = [
     (rules(f"trigger: metric, name: ^var.none, {STOP}"), f"no rule that fires sets the variable none, {NEVER}"),
     (rules("id: a, trigger: idle, enabled: ^false, action: {name: enable, label: a}"), "this rule is disabled, and a, which would enable it, never fires"),
     (rules("trigger: job-retry, name: ^sim, action: {name: log, value: x}").replace("name: sim, command: x", "name: sim, command: x, retries: {max: 0, infrastructure: 0}"), f"no job that this is about is ever tried again, {NEVER}"),
+    (metric("count.sim.retried", "'^> 0'").replace("name: sim, command: x", "name: sim, command: x, retries: {max: 0, infrastructure: 0}"), f"count.sim.retried > 0 never holds: no job of 'sim' is ever tried again, {NEVER}"),
+    (rules(f"trigger: job-timeout, name: ^sim, {STOP}"), "no job of 'sim' has a time limit, so that none times out unless its queue sets one"),
+    (rules(f"trigger: ^job-timeout, {STOP}"), "no job has a time limit, so that none times out unless its queue sets one"),
+    (metric("^count.sim.timeout", "'> 2'"), "no job of 'sim' has a time limit, so that none times out unless its queue sets one"),
     # no value
     (when("^std.one.duration > 3 or count.sim.failed > 2"), "std.one.duration never has a value: it takes two jobs, and only one of 'one' is ever submitted"),
     (when("count.sim.failed > 2 or ^var.none > 3"), "var.none never has a value: no rule that fires gives it a value"),
@@ -120,6 +128,8 @@ IN_EARNEST = [
     metric("count.one.success", "50", "- {" + LOOP + "}\n"),
     metric("std.one.duration", "'> 3'", "- {" + LOOP + "}\n"),
     metric("count.one.success", "4", "- {" + LOOP.replace("unlimited", "3") + "}\n"),
+    # an attempt that is tried again starts anew
+    metric("count.one.success", "50", "- {trigger: job-start, name: sim, repetitions: unlimited, action: {name: submit, label: one}}\n"),
     # ages are looked at again and again, and a job may report as often as it likes
     metric("std.one-pending", "'> 3'"),
     metric("std.sim.waiting", "'> 3'"),
@@ -150,6 +160,8 @@ IN_EARNEST = [
     when("var.n > 1000") + "- {trigger: job-finish, repetitions: unlimited, action: {name: set, label: n, value: var.n + 1}}\n",
     when("var.n < -1000") + "- {trigger: job-finish, repetitions: unlimited, action: {name: set, label: n, value: 1 - 2 * var.n}}\n",
     rules(f"trigger: metric, name: var.none, {STOP}", "trigger: idle, action: {name: set, label: none, value: 3}"),
+    rules(f"trigger: job-timeout, name: sim, {STOP}", f"trigger: job-timeout, {STOP}", f"trigger: metric, name: count.sim.timeout, when: 1, {STOP}").replace("label: sim}", "label: sim, duration: 5}"),
+    rules(f"trigger: job-timeout, name: sim, {STOP}").replace("name: sim, command: x", "name: sim, command: x, attributes: {system.duration: 5}"),
     # users send signals, drain nodes, and cancel
     rules(f"trigger: signal, name: go, {STOP}", f"trigger: resource-drain, {STOP}", f"trigger: job-cancel, name: sim, {STOP}", f"trigger: end, name: cancelled, {STOP}"),
     rules("trigger: job-retry, name: sim, action: {name: log, value: x}"),
@@ -228,3 +240,26 @@ def test_a_thousand_warnings_crowd_out_no_fault_and_are_counted() -> None:
     warnings = load(text, "f.yaml").warnings
     assert len(warnings) == 101
     assert warnings[-1].message == "and 1400 more warnings from here on"
+
+
+PATHS = ["var.n", "var.phase", "var.none", "count.sim.success", "n.one.duration", "std.one.duration", "ensemble.active",
+         "nodes.free", "event.job.exit_code", "event.job.cause", "event.group", "event.job.params.x", "min.sim.loss"]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), CONDITIONS, st.sampled_from(["job-finish", "job-success, name: one", "job-fail, name: sim"]))
+def test_no_condition_is_too_much_for_the_analysis(data: Any, condition: str, trigger: str) -> None:
+    for name in ("var.a", "var.b", "var.c"):
+        condition = condition.replace(name, data.draw(st.sampled_from(PATHS)))
+    value = condition.replace("'", "''")
+    text = (
+        FILE
+        + f"- {{trigger: {trigger}, when: '{value}', actions: [{{name: set, label: n, value: '{value}'}}, {{name: submit, label: one, count: '{value}'}}]}}\n"
+    )
+    try:
+        found = load(text, "f.yaml").warnings
+    except SpecError as exc:
+        found = exc.faults
+    for one in found:
+        assert one.message.isprintable()
+        assert 1 <= one.column <= len(text.splitlines()[one.line - 1]) + 1

@@ -45,6 +45,12 @@ class Kept:
         self.records.extend(commit.records)
 
 
+def events(kept: Kept, after: int, most: int) -> List[List[Any]]:
+    """The events of its history, as stores answer them."""
+    found = [[commit.number, commit.event, commit.intents] for commit in kept.history if commit.number > after]
+    return found[:most]
+
+
 class Disk:
     """What outlives the service."""
 
@@ -115,6 +121,12 @@ class SimStore(Store):
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
         return [record for record in self._disk.kept[id].records if record["seq"] > since][:max]
+
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        return events(self._disk.kept[id], after, max)
+
+    def reload(self, id: str) -> Stored:
+        return next(stored for stored in self.load() if stored.id == id)
 
     def remove(self, id: str, done: Done) -> None:
         del self._disk.kept[id]
@@ -237,6 +249,12 @@ class Recorded(Store):
 
     def records(self, id: str, since: int, max: int) -> List[Dict[str, Any]]:
         return self.store.records(id, since, max)
+
+    def events(self, id: str, after: int, max: int) -> List[List[Any]]:
+        return self.store.events(id, after, max)
+
+    def reload(self, id: str) -> Stored:
+        return self.store.reload(id)
 
     def remove(self, id: str, done: Done) -> None:
         self.store.remove(id, done)

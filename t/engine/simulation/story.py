@@ -29,6 +29,7 @@ from ensemble.service import running as running_module
 from ensemble.service.core import Service
 from ensemble.service.file_store import FileStore
 from ensemble.service.protocol import ENDS, Host, Reply
+from ensemble.service.replay import Log, replay
 from ensemble.service.running import SHOWN
 from ensemble.service.store import Store
 from ensemble.spec.load import load
@@ -37,7 +38,7 @@ from t.engine.simulation import files
 from t.engine.simulation.files import File
 from t.engine.simulation.manager import JobManager
 from t.engine.simulation.member import SimMember
-from t.engine.simulation.stores import Disk, Kept, Recorded, SimStore
+from t.engine.simulation.stores import Disk, Kept, Recorded, SimStore, events
 from t.engine.simulation.world import Crash, Violation, World
 
 #: seconds in which faults come
@@ -533,7 +534,7 @@ class Story:
                 elif isinstance(action, Finished):
                     rows.append(action.row)
                 elif not isinstance(action, SetTimer):
-                    intents.append(running_module._intent(action))
+                    intents.append(running_module.intent(action))
                     if isinstance(action, Submit):
                         submitted.append(str(action.key))
             _same(f"intents of event {commit.number} {commit.event}", commit.intents, intents)
@@ -556,6 +557,11 @@ class Story:
         foreseen.check(engine)
         fired = [(r.id, r.fired, r.remaining) for r in engine.book.rules]
         _same(f"{id}: firings", [(r["id"], r["fired"], r["remaining"]) for r in status["rules"]], fired)
+
+        log = Log({**status, "id": id}, kept.given, [event for event in events(kept, 0, 10**9) if event[1]])
+        log.fired = [record for record in kept.records if record["type"] == "rule"]
+        check = replay(log)["check"]
+        _same(f"{id}: a replay", (check["differences"], check["firings"]), ([], len(log.fired)))
 
     def _check_jobs(self, id: str, kept: Kept) -> None:
         """The rows are the queue's jobs, and tell of them what their eventlogs do."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`ensemble-server`: the service over gRPC, for members and operators outside of the instance. The only one that knows gRPC."""
