@@ -36,7 +36,7 @@ class Asha(Algorithm):
     )  # fmt: skip
 
     def expand(self, group: Group) -> List[Dict[str, Any]]:
-        found = rungs.resources(self.options)[:-1]
+        found = rungs.apart(self, rungs.resources(self.options)[:-1])
         most = min(total(self, group) or MOST, MOST)
         rules = [rungs.rule(self, group, number, resource) for number, resource in enumerate(found)]
         for rule in rules:

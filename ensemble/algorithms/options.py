@@ -132,6 +132,8 @@ def _value(option: Option, value: Any, variables: Optional[Sequence[str]]) -> An
         if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
             raise _Unfit(KINDS[kind])
         low, high = (_plain(one) for one in value)
+        if not math.isfinite(high - low):
+            raise _Unfit("ends whose difference is a number", message=f"{low} and {high} are too far apart")
         if not low < high:
             raise _Unfit("[low, high], the smaller one first", message=f"{low} is not below {high}")
         return [low, high]

@@ -60,8 +60,8 @@ def resources(options: Dict[str, Any]) -> List[float]:
         raise WrongOption("max_resource", f"max_resource {most:g} is not above min_resource {r:g}", f"more than {r:g}")
     found: List[float] = []
     # a product that is the maximum but for its rounding is the maximum
-    while r * eta ** (s + len(found)) <= most * (1 + 1e-9):
-        found.append(float(r * eta ** (s + len(found))))
+    while (resource := _rung(r, eta, s + len(found))) <= most * (1 + 1e-9):
+        found.append(resource)
         if len(found) > MOST:
             message = f"there are more than {MOST} rungs between {r:g} and {most:g}"
             raise WrongOption(REDUCTION_FACTOR.name, message, "a greater reduction_factor", value=f"{eta:g}")
@@ -69,6 +69,28 @@ def resources(options: Dict[str, Any]) -> List[float]:
         message = f"no job is ever stopped: the second rung would be above max_resource, {most:g}"
         raise WrongOption(MAX_RESOURCE.name, message, "a greater max_resource, or a smaller reduction_factor")
     return found
+
+
+def _rung(r: float, eta: float, k: int) -> float:
+    try:
+        return float(r * float(eta) ** k)
+    except OverflowError:
+        return math.inf
+
+
+def apart(algorithm: Algorithm, found: List[float]) -> List[float]:
+    """The rungs themselves. Raises WrongOption where jobs are judged by the number of reports, and two would be at one."""
+    numbers = [reports(resource) for resource in found]
+    twice = [number for number, after in zip(numbers, numbers[1:]) if number == after]
+    if algorithm.options["resource"] is None and twice:
+        message = f"two rungs would be at report {twice[0]}"
+        raise WrongOption(REDUCTION_FACTOR.name, message, "a greater reduction_factor, or min_resource from 1")
+    return found
+
+
+def reports(resource: float) -> int:
+    """The number of the report that reaches the resource."""
+    return max(1, math.ceil(resource - 1e-9))
 
 
 def kept(n: int, eta: float) -> int:
@@ -102,7 +124,7 @@ def rule(algorithm: Algorithm, group: Group, number: int, resource: float) -> Di
     variable = algorithm.options["resource"]
     if variable is None:
         # the n-th report of the metric
-        name, when = algorithm.options["metric"], f"event.n == {math.ceil(resource - 1e-9)}"
+        name, when = algorithm.options["metric"], f"event.n == {reports(resource)}"
     else:
         name = variable
         when = f"event.value >= {resource:.12g} and (event.n == 1 or event.before < {resource:.12g})"

@@ -64,7 +64,7 @@ class SuccessiveHalving(Algorithm):
             if sizes[-1] < 1:
                 message = f"{n} jobs are too few for {len(resources)} rungs: none would be left at the last"
                 raise WrongOption("", message, f"at least {round(eta ** (len(resources) - 1))} jobs")
-            return resources[:-1], sizes
+            return rungs.apart(self, resources[:-1]), sizes
         for name in ("max_resource", "min_early_stopping_rate"):
             if options[name]:
                 raise WrongOption(name, f"budget says it all, so {name} means nothing", "one of them")

@@ -107,10 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("id", metavar="ID")
     explain.add_argument("rule", metavar="RULE", help="a rule's id, the beginning of one, or its number in the file")
     replay = verb("replay", json, member, rundir)
-    replay.add_argument("id", metavar="ID")
+    replay.add_argument("id", metavar="ID", nargs="?")
     replay.add_argument(
         "--rules", metavar="FILE", help="an ensemble's file with other rules (without: its own, as a check)"
     )
+    replay.add_argument("--save", metavar="FILE", help="write what is kept of the run to that new file")
+    replay.add_argument("--events", metavar="FILE", help="in place of an ID: a file that --save has written")
     replay.add_argument("--timeline", action="store_true", help="also each firing in its order")
     for name in ("cancel", "pause", "resume"):
         act = verb(name, json, member, rundir)

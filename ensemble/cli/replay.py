@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`replay ID [--rules FILE]`: when the rules of a past run fired, or when others would have."""
+"""`replay ID [--rules FILE]` or `replay --events SAVED`: when the rules of a past run fired, or when others would have."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from ensemble.cli.common import columns, connected, flat, load, out, out_json
 from ensemble.engine.explain import moment
+from ensemble.errors import UsageError
 
 
 def replay(args: Namespace) -> int:
     """Print it. 1 where a run against its own rules is not what was recorded."""
+    from ensemble.service import replay_file
     from ensemble.service.replay import fetch
     from ensemble.service.replay import replay as replayed
 
+    if (args.id is None) == (args.events is None):
+        raise UsageError("give the ID of an ensemble, or a file of saved events with --events")
     other = None if args.rules is None else load(args.rules).spec
-    client = connected(args)
-    try:
-        log = fetch(client, args.id)
-    finally:
-        client.close()
+    if args.events is not None:
+        log = replay_file.read(args.events)
+    else:
+        client = connected(args)
+        try:
+            log = fetch(client, args.id)
+        finally:
+            client.close()
+    if args.save is not None:
+        replay_file.save(log, args.save)
     answer = replayed(log, other, args.rules)
     if args.json:
         out_json(answer)

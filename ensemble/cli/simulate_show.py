@@ -12,7 +12,7 @@ from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
 from ensemble.cli.table import Named, Table, fsd
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
-from ensemble.service.simulation import Simulation
+from ensemble.service.simulation import MOST_PENDING, Simulation
 from ensemble.spec.faults import listed
 from ensemble.spec.simulate import DURATION
 
@@ -59,6 +59,10 @@ def one_run(
         "",
         _use(result),
     ]
+    if result["held_back"]:
+        found.append(
+            f"{result['held_back']} jobs were submitted later than asked for: no more than {MOST_PENDING} wait at a time here"
+        )
     for part in (metric_lines(_plain(result)), variable_lines(result), lines, _loop_lines(result)):
         if part:
             found += ["", *part]

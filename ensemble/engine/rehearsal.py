@@ -3,18 +3,19 @@
 
 Theory of operation. Two engines go side by side. The recorded one is given the rules and the events of the run as they were,
 and so does again what was done then. The rehearsal has the other rules, and is told of the same events. Its jobs are those
-of the recorded run, made known to it when the recorded engine submits them, with their groups, points and attempts; each
-takes the fate that it had. What its own rules ask of the queue is not carried out but told: a submission, a cancel, a
+of the recorded run, made known to it when the recorded engine sends them, with their groups, points and attempts; each
+takes the fate that it had, and the place of one that the other rules would have submitted, where they would have. What its own rules ask of the queue is not carried out but told: a submission, a cancel, a
 signal to a job. What they do to the ensemble itself is: `set`, `enable`, `disable`, `signal`, `log`, `stop`,
 `terminate`. Its timers, heartbeats and cooldowns are its own, and run on the times of the events.
 
 What follows from that, and must be told with the result (`docs: guide, Replaying`):
 - A group of a name that the other rules do not know is left out, with the events of its jobs.
-- A job that the other rules would have submitted, and that the recorded run has not, has no events.
+- A job that the other rules would have submitted, and that the recorded run has not, has no events: it stays unfinished, and
+  keeps its group from being complete and the ensemble from falling idle.
 - Once the other rules have stopped or ended the ensemble, jobs that were submitted later are left out.
-- A function is not called. Where both files have the same functions and the same rule calls one at the same event, what it
-  answered then is taken; else the call does nothing.
-- It falls idle when the recorded run does, and only if no job is missing that it would have submitted.
+- A function is not called. Where both files have the same functions and the same rule calls one with the same arguments at the
+  same event, what it answered then is taken; else the call does nothing.
+- It falls idle only when the recorded run does.
 
 Law of this file: nothing here is a part of a running ensemble; engines are told what happens through `handle`, and what a
 rehearsal holds of jobs is changed between two events, here alone.
@@ -23,14 +24,15 @@ rehearsal holds of jobs is changed between two events, here alone.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ensemble.engine import acting, calls, life, points, targets
 from ensemble.engine.acting import Firing
-from ensemble.engine.actions import Action, Call, Record, Submit
+from ensemble.engine.actions import Action, Call, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Answered, Event, Key, TimerExpired, Unable
+from ensemble.engine.events import Answered, Event, Key, Scaled, TimerExpired
 from ensemble.engine.jobs import FINISHED, RUNNING, Job
+from ensemble.engine.recorded import Firings, Recorded
 from ensemble.engine.submissions import Batch, Held
 from ensemble.errors import TransitionError
 from ensemble.spec.models import COUNTS, Spec
@@ -39,87 +41,6 @@ from ensemble.spec.reports import declared
 
 #: a timer that no engine sets: an event that changes nothing, after which an engine looks around
 _NUDGE = "rehearsal"
-
-
-class Did(NamedTuple):
-    """What a firing did, and with how many jobs where it is about jobs."""
-
-    action: str
-    label: Optional[str]
-    jobs: Optional[int]
-    text: str
-
-
-class Fired(NamedTuple):
-    """One firing. `did` is what it did, as records tell it; answers of functions add to it later."""
-
-    t: float
-    rule: str
-    firing: int
-    trigger: str
-    event: str
-    did: List[Did]
-
-
-class Firings:
-    """The firings of an engine, in order, read from what it records."""
-
-    def __init__(self) -> None:
-        self.all: List[Fired] = []
-        self._known: Dict[Tuple[str, int], Fired] = {}
-        self._last: Dict[str, Fired] = {}
-
-    def read(self, actions: List[Action]) -> None:
-        for action in actions:
-            if not isinstance(action, Record):
-                continue
-            data = action.data
-            if action.type == "rule":
-                fired = Fired(action.t, data["rule"], data["firing"], data["trigger"], data["text"], [])
-                self.all.append(fired)
-                self._known[fired.rule, fired.firing] = self._last[fired.rule] = fired
-            elif action.type == "action":
-                about = self._known.get((data["rule"], data["firing"]))
-                if about is not None:
-                    about.did.append(Did(data["action"], data["label"], data["count"], data["text"]))
-            elif action.type in ("log", "error") and data.get("rule") in self._last:
-                about = self._last[data["rule"]]
-                if about.t == action.t:
-                    about.did.append(Did(action.type, None, None, f"{action.type}: {data['text']}"))
-
-
-class Recorded:
-    """The run as it was: its own rules, on its own events."""
-
-    def __init__(self, spec: Spec, id: str) -> None:
-        self.engine = Engine(spec, id)
-        self.engine.hands = {**acting.ACTIONS, "submit": self._submit}
-        self.firings = Firings()
-        #: jobs submitted by the last event, by group; and in all
-        self.more: Dict[str, int] = {}
-        self.submitted: Dict[str, int] = dict.fromkeys(self.engine.groups, 0)
-        #: it is idle, or was for a moment of the last event
-        self.idle = False
-
-    def feed(self, event: Event) -> List[Action]:
-        """Give it the next event; what it answers. Raises what a broken engine raises."""
-        self.more = {}
-        actions: List[Action] = []
-        falls = self.engine.falls
-        # such an event was dropped then, too
-        with contextlib.suppress(TransitionError):
-            actions = self.engine.handle(event)
-        self.idle = self.engine.idle_seen or self.engine.falls > falls or self.engine.final is not None
-        self.firings.read(actions)
-        return actions
-
-    def _submit(self, firing: Firing, action: Said, only: Optional[int] = None) -> None:
-        group = action.label or ""
-        before = self.engine.unfinished[group]
-        acting.submit(firing, action, only)
-        count = self.engine.unfinished[group] - before
-        self.more[group] = self.more.get(group, 0) + count
-        self.submitted[group] += count
 
 
 class _Nothing(Held):
@@ -174,8 +95,20 @@ class Rehearsal:
         self.answered: Dict[str, int] = {}
         #: when these rules, or a limit, have set it on its way to an end, and to which
         self.ending: Optional[Tuple[float, str, str]] = None
-        self._calls: Dict[str, str] = {}
+        #: calls that the recorded run has made at this event
+        self._calls: Dict[str, calls.Pending] = {}
         self._twin: Optional[Job] = None
+        #: of the jobs that the rules would have submitted, those that they would have dropped before they were sent
+        self._dropped: Dict[str, int] = dict.fromkeys(engine.groups, 0)
+        #: of the unfinished jobs of a group, those that are none here: not sent, missing, or waiting to be tried again
+        self._extra: Dict[str, int] = dict.fromkeys(engine.groups, 0)
+        #: jobs that wait to be tried again
+        self._again: Dict[str, int] = dict.fromkeys(engine.groups, 0)
+        #: groups whose `_extra` is to be looked at, and what it depended on then
+        self._touched: Set[str] = set()
+        self._held: Tuple[Dict[str, int], int] = ({}, 0)
+        #: the change of the queue's size that was on its way then, and the requests that were not answered
+        self._scaling: Tuple[Any, Dict[str, Any]] = (None, {})
 
     def feed(self, event: Event) -> None:
         """The next event of the run, to both."""
@@ -183,11 +116,12 @@ class Rehearsal:
             self._run_timers(event.t)
         was = self._twin = self._job(event)
         fate = None if was is None else (was.doomed, was.killed)
+        then = self.recorded.engine.scaling
+        self._scaling = then["open"], dict(then["asked"])
         actions = self.recorded.feed(event)
         pending = self.recorded.engine.calls.pending
-        self._calls = {a.call: pending[a.call].function for a in actions if isinstance(a, Call) and a.call in pending}
+        self._calls = {a.call: pending[a.call] for a in actions if isinstance(a, Call) and a.call in pending}
         if self.engine.final is None:
-            self._expect()
             if fate is not None and was is not None:
                 job = self.engine.jobs.get(was.key)
                 if job is not None:
@@ -201,8 +135,14 @@ class Rehearsal:
 
     def _mine(self, event: Event) -> Event:
         """The event as these rules hear of it: timers are not theirs, nor answers to calls that they have not made."""
-        if isinstance(event, (TimerExpired, Unable)):
+        if isinstance(event, TimerExpired):
             return TimerExpired(event.t, _NUDGE)
+        if isinstance(event, Scaled):
+            # what became of the queue then is a fact for these rules as well, whoever has asked for it
+            if event.name in ("finish", "fail"):
+                self.engine.scaling["open"] = self._scaling[0]
+            else:
+                self.engine.scaling["asked"] = self._scaling[1] if event.name == "refused" else {}
         if isinstance(event, Answered):
             if event.call not in self.engine.calls.pending:
                 return TimerExpired(event.t, _NUDGE)
@@ -237,22 +177,14 @@ class Rehearsal:
         if not self.recorded.engine.looking:
             # what was not counted then is not counted now
             engine.looking = False
-        for group, unfinished in engine.unfinished.items():
-            left = self.recorded.engine.unfinished.get(group, unfinished)
-            if self._over:
-                # what was held is dropped with the end; a limit that halts only holds it longer
-                left = unfinished
-                if engine.ending != "halted" and engine.final != "halted":
-                    left = sum(job.result is None for job in engine.group_jobs[group].values())
-            if left < unfinished:
-                self._drop(group, unfinished - left)
+        self._balance()
         if engine.tally.due or engine.completed or self.recorded.idle:
             self._handle(TimerExpired(engine.t, _NUDGE))
         self._run_timers(engine.t)
 
     def _busy(self) -> bool:
         """Does something go on that these rules do not know of, the recorded run or jobs that were never submitted?"""
-        return not self.recorded.idle or bool(self.unknown) or any(n > self.given[g] for g, n in self.would.items())
+        return not self.recorded.idle or bool(self.unknown) or any(map(self._missing, self.would))
 
     # ---- jobs
 
@@ -269,19 +201,46 @@ class Rehearsal:
         """Would nothing more be submitted?"""
         return self.engine.closed or self.engine.ending is not None or self.engine.final is not None
 
-    def _expect(self) -> None:
-        """What the recorded run submits at this event counts from its beginning on, as it did then."""
+    def _missing(self, group: str) -> int:
+        """Jobs that the rules would have submitted, and the run has not until now."""
+        return max(0, self.would[group] - self._dropped[group] - self.given[group])
+
+    def _balance(self) -> None:
+        """Count as unfinished what is: jobs of the run that are held or wait to be tried again, and those that are missing."""
+        run, groups = self.recorded.engine, self._touched
+        held = (dict(run.held.waiting), len(run.waiting))
+        if held != self._held:
+            groups |= {*held[0], *self._held[0], *(group for group, n in self._again.items() if n)}
+            self._held = held
         if self._over:
-            return
-        tally = self.engine.tally
-        for group, count in self.recorded.more.items():
-            if group in self.engine.unfinished:
-                self.engine.unfinished[group] += count
-                tally.bump(group, "active", count)
-                tally.touch("active")
+            # what was held is dropped with the end; a limit that halts only holds it longer
+            halted = "halted" in (self.engine.ending, self.engine.final)
+            groups = set() if halted else {group for group, extra in self._extra.items() if extra}
+        self._touched = set()
+        for group in sorted(groups & set(self._extra)):
+            waiting = run.held.waiting.get(group, 0) + sum(batch.group == group for batch in run.waiting)
+            again = min(self._again[group], waiting)
+            want = 0 if self._over else again + max(self._missing(group), waiting - again)
+            self._unfinished(group, want - self._extra[group])
+            self._extra[group] = want
+
+    def _unfinished(self, group: str, by: int) -> None:
+        """So many more are unfinished, or fewer."""
+        engine = self.engine
+        if by > 0:
+            engine.unfinished[group] += by
+            engine.tally.bump(group, "active", by)
+            engine.tally.touch("active")
+        elif by < 0:
+            life.less(engine, group, -by)
+            counts, then = engine.tally.counts[group], self.recorded.engine.tally.counts.get(group)
+            for name in COUNTS if then is not None and not self._over else ():
+                # one that waited to be tried again and was dropped has ended
+                if name != "active" and counts[name] != then[name]:  # type: ignore[index]
+                    engine.tally.bump(group, name, then[name] - counts[name])  # type: ignore[index]
 
     def _admit(self, actions: List[Action]) -> None:
-        """The jobs that the recorded engine submits become jobs of these rules."""
+        """The jobs that the recorded engine sends become jobs of these rules."""
         for action in actions:
             if not isinstance(action, Submit):
                 continue
@@ -292,7 +251,15 @@ class Rehearsal:
                 self.late += not key.attempt
             else:
                 self._make(key, action, self.recorded.engine.jobs.get(key))
-                self.given[group] += not key.attempt
+                self._touched.add(group)
+                if key.attempt:
+                    self._again[group] -= 1
+                else:
+                    self.given[group] += 1
+                if self._extra[group]:
+                    self._extra[group] -= 1
+                else:
+                    self._unfinished(group, 1)
 
     def _make(self, key: Key, action: Submit, job: Optional[Job]) -> None:
         last = len(self.engine.groups[action.group]) - 1
@@ -303,20 +270,13 @@ class Rehearsal:
         )  # fmt: skip
         acting.make_job(self.engine, batch)
 
-    def _drop(self, group: str, count: int) -> None:
-        """Submissions that were held, or waited to be tried again, are dropped: in the recorded run, or at an end here."""
-        life.less(self.engine, group, count)
-        if self._over:
-            return
-        counts, then = self.engine.tally.counts[group], self.recorded.engine.tally.counts[group]
-        for name in COUNTS:
-            if counts[name] != then[name]:
-                self.engine.tally.bump(group, name, then[name] - counts[name])
-
     def _plan(self, engine: Engine, job: Job) -> Optional[Tuple[Batch, float]]:
         """Is the job tried again? As it was then, whatever these rules' file says of retries."""
         if self._twin is None or self._twin.key != job.key or self._twin.result != "retried" or engine.concluding:
             return None
+        self._again[job.group] += 1
+        self._extra[job.group] += 1
+        self._touched.add(job.group)
         return Batch(job.key.rule, job.key.firing, job.group, job.set, job.key.index, 1, {}), 0.0
 
     # ---- what is told and not done
@@ -342,22 +302,40 @@ class Rehearsal:
             if not total:
                 return
         self.would[group] += total
+        if not self._over:
+            self._extra[group] += total
+            self._unfinished(group, total)
+            self._touched.add(group)
         firing.tell(action, f"submit {group} ({total} job{'s' if total != 1 else ''})", total)
 
-    @staticmethod
-    def _told(verb: str, states: Tuple[str, ...]) -> Callable[[Firing, Said], None]:
+    def _told(self, verb: str, states: Tuple[str, ...]) -> Callable[[Firing, Said], None]:
         def tell(firing: Firing, action: Said) -> None:
             found = [job for job in targets.chosen(firing, action) if job.state != FINISHED]
             count = sum(not states or job.state in states for job in found)
+            if verb == "cancel" and action.job is None and action.state != "running":
+                count += self._drop(None if action.label == "all" else action.label)
             of = f"{action.label}" if action.job is None else "the job"
             firing.tell(action, f"{verb} {of} ({count} job{'s' if count != 1 else ''})", count)
 
         return tell
 
+    def _drop(self, wanted: Optional[str]) -> int:
+        """The rules would have dropped what was not sent yet, of that group or of all; how many."""
+        count = 0
+        for group in self.would if wanted is None else (wanted,):
+            missing = self._missing(group)
+            self._dropped[group] += missing
+            self._touched.add(group)
+            count += missing
+        return count
+
     def _custom(self, firing: Firing, action: Said) -> None:
         function = action.label or ""
         id = f"{firing.rule.id}/{firing.number}/{firing.calls}"
-        if self._calls.get(id) == function and self.engine.spec.custom == self.recorded.engine.spec.custom:
+        then = self._calls.get(id)
+        same = then is not None and then.function == function and then.action == action.model_dump(exclude_none=True)
+        if same and self.engine.spec.custom == self.recorded.engine.spec.custom:
+            # with the same arguments, which for an algorithm are its options
             calls.call(firing, action)
             return
         self._count(function)

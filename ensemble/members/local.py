@@ -47,6 +47,7 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
 from ensemble.members.local_process import LauncherProcess
+from ensemble.members.loop_timers import LoopTimer, watch
 from ensemble.members.output import Loop, Outputs
 from ensemble.spec.models import Spec
 
@@ -58,38 +59,6 @@ _SLICE = 0.005
 _SKEW = 2.0
 #: number of the set of a job of an earlier queue
 _UNKNOWN = 0xFFFFFFFF
-
-
-class _Timer(Timer):
-    """A `call_at` on the loop's monotonic clock; looks at the real one before it calls."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, when: float, callback: Callable[[], None]) -> None:
-        self._loop, self._when, self._callback = loop, when, callback
-        self._arm()
-
-    def _arm(self) -> None:
-        self._handle = self._loop.call_at(self._loop.time() + (self._when - time.time()), self._expire)
-
-    def _expire(self) -> None:
-        if self._when - time.time() > 0.001:
-            self._arm()  # the machine's clock was set back
-        else:
-            self._callback()
-
-    def cancel(self) -> None:
-        self._handle.cancel()
-
-
-class _Watch(Watch):
-    """A reader or a writer of the loop."""
-
-    def __init__(self, remove: Callable[[int], Any], fd: int) -> None:
-        self._remove, self._fd = remove, fd
-
-    def cancel(self) -> None:
-        if self._fd >= 0:
-            self._remove(self._fd)
-            self._fd = -1
 
 
 class LocalMember(Member):
@@ -124,7 +93,7 @@ class LocalMember(Member):
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
         self._scheduling = False
-        loop_of = Loop(self.watch, lambda seconds, call: _Timer(self.loop, time.time() + seconds, call))
+        loop_of = Loop(self.watch, lambda seconds, call: LoopTimer(self.loop, time.time() + seconds, call))
         self._outputs = Outputs(loop_of, lambda level, text: None, self._put)
 
     def start(self, deliver: Deliver) -> None:
@@ -174,11 +143,7 @@ class LocalMember(Member):
         known.events |= events
 
     def watch(self, fd: int, callback: Callable[[], None], *, write: bool = False) -> Watch:
-        if write:
-            self.loop.add_writer(fd, callback)
-            return _Watch(self.loop.remove_writer, fd)
-        self.loop.add_reader(fd, callback)
-        return _Watch(self.loop.remove_reader, fd)
+        return watch(self.loop, fd, callback, write)
 
     def perform(self, ensemble: str, action: Action) -> None:
         if self._deliver is None:
@@ -201,7 +166,7 @@ class LocalMember(Member):
         self._outputs.hold(on)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        return _Timer(self.loop, when, callback)
+        return LoopTimer(self.loop, when, callback)
 
     def stop(self) -> None:
         """Also kills every job: they do not outlive this queue."""

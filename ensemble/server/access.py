@@ -50,8 +50,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         def refuse(_request: Any, context: Any) -> None:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, _WHAT)
 
-        # the kind matters not: it ends before a message is read
-        self._refusal = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refuse = refuse
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The method's own handler, or the one that refuses."""
@@ -61,7 +60,10 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             given = value.encode() if isinstance(value, str) else value
             if name == "authorization" and hmac.compare_digest(given, self._wanted):
                 return continuation(details)
-        return self._refusal
+        handler = continuation(details)
+        streams = handler is not None and (handler.request_streaming or handler.response_streaming)
+        make = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        return make(self._refuse)
 
 
 def code(exc: EnsembleError) -> Any:

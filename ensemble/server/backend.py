@@ -15,6 +15,9 @@ from ensemble.cli import local_start
 from ensemble.errors import BadRequest, ServiceError
 from ensemble.service.client import Client, connect
 
+#: seconds for an answer: of a service that is killed in the middle none ever comes, and a caller has a limit of its own
+PATIENCE = 20.0
+
 
 class Backend:
     """The service that is offered. Used from any thread."""
@@ -34,13 +37,13 @@ class Backend:
         with contextlib.closing(client):
             if endpoint == "put":
                 return self._put(client, payload or {})
-            return client.call(endpoint, payload)
+            return client.call(endpoint, payload, PATIENCE)
 
     def watch(self, id: str, since: int, wanted: Callable[[], bool]) -> Iterator[Dict[str, Any]]:
         """The records after `since`, until the end of the ensemble, or nobody wants them. Raises EnsembleError."""
         with contextlib.closing(self._connect()) as client:
             # by its id from here on: the name might come to mean another
-            id = str(client.call("status", {"id": id})["id"])
+            id = str(client.call("status", {"id": id}, PATIENCE)["id"])
             while True:
                 try:
                     for answer in client.stream("watch", {"id": id, "since": since}):
@@ -59,7 +62,7 @@ class Backend:
     def start(self) -> Dict[str, Any]:
         """Start the service where none runs; its `stats`. Raises EnsembleError."""
         with contextlib.closing(self._submitting()) as client:
-            return client.call("stats")
+            return client.call("stats", None, PATIENCE)
 
     def _connect(self) -> Client:
         return connect(self.kind, None if self.kind == "flux" else local_start.run_dir(self._rundir))
@@ -78,9 +81,9 @@ class Backend:
         from ensemble.service.local_files import FileClient, LocalAndFiles
 
         if not isinstance(client, LocalAndFiles):
-            return client.call("put", payload)
+            return client.call("put", payload, PATIENCE)
         # there are many services of the local queue, and a key begins with the ensemble that it is of
         id, owner = client.owner(str(payload["key"]).split("/")[0])
         if isinstance(owner, FileClient):
             raise BadRequest(f"no service runs ensemble {id} any more, so its jobs' values are not taken")
-        return owner.call("put", payload)
+        return owner.call("put", payload, PATIENCE)

@@ -105,7 +105,7 @@ def _make(cert: Path, key: Path, host: str) -> None:
 
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ensemble-server")])
-    names = list(dict.fromkeys(["localhost", socket.gethostname(), socket.getfqdn(), host]))
+    names = list(dict.fromkeys(["localhost", socket.gethostname(), host]))
     alternatives: list[x509.GeneralName] = []
     for each in [*names, "127.0.0.1", "::1"]:
         try:

@@ -20,6 +20,7 @@ from ensemble import __version__
 from ensemble.errors import EnsembleError, UsageError
 from ensemble.server import credentials
 from ensemble.service.client import MEMBERS
+from ensemble.spec.models import TITLE
 
 PORT = 50051
 #: modules that the extra `grpc` brings
@@ -70,8 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--state", type=Path, metavar="DIR", help=f"where what is made is kept (default: {credentials.state_dir()})"
     )
-    start.add_argument("--member", choices=MEMBERS, default="auto", help="whose service is offered (default: auto)")
-    start.add_argument("--rundir", metavar="DIR", help="where the local queue keeps its output")
+    start.add_argument(
+        "--member",
+        choices=(*MEMBERS, "remote"),
+        default="auto",
+        help="whose service is offered (default: auto); remote: one of the server's own, for a queue that attaches",
+    )
+    start.add_argument("--name", default="remote", help="what the remote member is called (default: %(default)s)")
+    start.add_argument(
+        "--rundir", metavar="DIR", help="where the local queue keeps its output, and a service of the server's own all"
+    )
     start.add_argument(
         "--streams", type=int, default=100, metavar="N", help="streams open at a time (default: %(default)s)"
     )
@@ -98,6 +107,8 @@ def _start(args: argparse.Namespace) -> int:
         raise UsageError(f"--port {args.port}: a port is a number from 0 to 65535")
     if args.streams < 1:
         raise UsageError(f"--streams {args.streams}: there must be room for one at least")
+    if not TITLE.fullmatch(args.name):
+        raise UsageError("--name: a name has letters, digits, _, - and ., not first - or ., at most 100")
     if args.insecure and (args.tls_cert or args.tls_key):
         raise UsageError("--insecure goes without TLS, and --tls-cert and --tls-key ask for it: choose one")
     if args.insecure and not _is_loopback(args.host):

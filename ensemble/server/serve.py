@@ -24,8 +24,10 @@ from grpc_reflection.v1alpha import reflection
 from ensemble.errors import EnsembleError, UsageError
 from ensemble.server import wire
 from ensemble.server.access import Gate
+from ensemble.server.attach import Members
 from ensemble.server.backend import Backend
-from ensemble.server.credentials import Credentials
+from ensemble.server.credentials import Credentials, state_dir
+from ensemble.server.host import HostedService
 from ensemble.server.operators import Ensembles, Operator
 from ensemble.service.client import choose
 from ensemble.service.protocol import MAX_REQUEST
@@ -145,9 +147,14 @@ def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    backend = Backend(choose(args.member), args.rundir)
+    host: Optional[HostedService] = None
+    if args.member == "remote":
+        folder = Path(args.rundir).absolute() if args.rundir else state_dir().parent / "remote" / args.name
+        host = HostedService(args.name, folder, log)
+    backend = host or Backend(choose(args.member), args.rundir)
     stats = backend.start()
-    server = Server(backend, token, args.streams, log)
+    more = [] if host is None else [(wire.MEMBERS, Members(host, log, args.streams))]
+    server = Server(backend, token, args.streams, log, more)
     port = server.listen(args.host, args.port, shown)
     for line in _how(args.host, port, shown, where, backend.kind, stats["pid"]):
         say(line)
@@ -159,6 +166,8 @@ def serve(
         pass
     say(f"ending: {signal.Signals(stop[0]).name}")
     server.end()
+    if host is not None:
+        host.stop()
     return 0
 
 

@@ -17,6 +17,8 @@ from google.protobuf.message import DecodeError
 
 OPERATOR = "convergedcomputing.org.grpc.v1.EnsembleOperator"
 ENSEMBLES = "ensemble.v1.Ensembles"
+MEMBERS = "ensemble.v1.Members"
+#: those that every server has
 SERVICES = (OPERATOR, ENSEMBLES)
 DESCRIPTIONS = Path(__file__).with_name("proto") / "all.binpb"
 

@@ -12,7 +12,7 @@ import gzip
 import json
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple
 
-#: bytes of packs kept of one ensemble
+#: bytes of packs kept of one ensemble; a job of a plain bag makes some 65
 KEPT = 16 << 20
 #: bytes of lines that are packed together, and how many such parts make a pack
 _PART, _PARTS = 16 << 10, 16

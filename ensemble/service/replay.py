@@ -26,7 +26,8 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 from ensemble import __version__
 from ensemble.engine.actions import Finished, Record, SetTimer
 from ensemble.engine.events import RESOURCES, from_json
-from ensemble.engine.rehearsal import Did, Fired, Firings, Recorded, Rehearsal, parsed_elsewhere
+from ensemble.engine.recorded import Did, Fired, Firings, Recorded
+from ensemble.engine.rehearsal import Rehearsal, parsed_elsewhere
 from ensemble.errors import NotFound
 from ensemble.service.client import Client
 from ensemble.service.past import KEPT

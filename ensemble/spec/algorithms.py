@@ -91,7 +91,10 @@ class _Entry:
         if name is None:
             report.add(node, "an algorithm has no name", expected=f"name: one of {listed(sorted(found.names()))}")
             return None
-        if name.kind != "scalar" or not self._is_known(name):
+        if name.kind != "scalar":
+            report.add(name, f"name cannot be {name}", expected=f"one of {listed(sorted(found.names()))}")
+            return None
+        if not self._is_known(name):
             return None
         group, enabled = self._group(), node.get("enabled")
         if enabled is not None and not isinstance(enabled.value, bool):

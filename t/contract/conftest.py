@@ -18,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ensemble.members.contract import MemberDriver, driven
 
+FLUX = [pytest.param(name, marks=pytest.mark.flux) for name in ("flux", "several")]
 
-@pytest.fixture(params=["local", "simulated", pytest.param("flux", marks=pytest.mark.flux)])
+
+@pytest.fixture(params=["local", "simulated", *FLUX])
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemberDriver]:
     """A started member, stopped at the end."""
     name = request.param

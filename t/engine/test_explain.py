@@ -314,3 +314,18 @@ def test_an_odd_event_is_no_look() -> None:
     ens.feed(JobEvent(ens.t, 424242, "start", {}))
     assert why(ens, "it")["looked"] is None
     ens.run()
+
+
+def test_of_a_rule_that_waits_to_be_enabled() -> None:
+    ens = world(
+        rule("enabled", act("log", value="x"), id="it", enabled=False),
+        rule("job-start", act("enable", "it"), id="on", name="a"),
+        rule("enabled", act("log", value="x"), id="not", when="count.a.failed > 0"),
+    )
+    assert "it is disabled, by the file" in why(ens, "it")["answer"]
+    assert why(ens, "not")["looked"]["event"] == "enabled"
+    ens.run(until=5)
+    found = why(ens, "it")
+    assert (found["why"], found["firings"][0]["firing"], found["looked"]["event"]) == ("spent", 1, "enabled")
+    assert "count.a.failed is 0, so 'count.a.failed > 0' is false" in why(ens, "not")["answer"]
+    ens.run()

@@ -6,6 +6,7 @@ A package is a folder on PYTHONPATH with a module and its metadata, as an instal
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -66,6 +67,12 @@ def test_the_worked_example_of_the_document(site: Site, package: Any) -> None:
     assert abs(float(re.search(r"[\d.]+", line)[0]) - 0.6) < 0.02  # type: ignore[index]
     # 0.618**9 < 0.02: two probes, and one for each further round
     assert len(rows(site, id)) == 10
+    # in the simulator, too
+    table = "simulate: {groups: {probe: {metrics: {cost: (x - 0.6) ** 2 + 1}}}}\n"
+    words = site.command("simulate", "--json", site.write(text + table), member=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=site.env, cwd=site.folder, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["groups"]["probe"]["success"] == 10
     wrong = validate(site, text.replace("parameter: x", "paramter: x"))
     assert wrong.returncode == 2
     assert "golden-section has no option 'paramter'" in wrong.stderr

@@ -120,3 +120,48 @@ def test_an_expanded_file_does_the_same(capsys: Capture, tmp_path: Path, name: s
         main(["simulate", str(file), "--json", "--cores", "8"])
         outcomes.append({**json.loads(capsys.readouterr().out), "file": ""})
     assert outcomes[0] == outcomes[1]
+
+
+PHASES = """
+jobs:
+  - {name: train, command: "train {x}", parameters: {x: {uniform: [0, 1]}}, seed: 1, samples: 50, metrics: {loss: {}}}
+  - {name: probe, command: "probe {dt}"}
+algorithm:
+  - {name: asha, group: train, metric: loss, max_resource: 16, max_concurrent: 4}
+  - {name: bisect, group: probe, enabled: false, parameter: dt, bracket: [0, 1], xtol: 0.1}
+rules:
+  - trigger: metric
+    name: count.train.finished
+    when: ">= 20"
+    actions: [{name: disable, label: asha}, {name: cancel, label: train}, {name: enable, label: bisect}]
+  - trigger: signal
+    name: bisect-done
+    action: {name: enable, label: asha}
+simulate:
+  nodes: 1
+  cores: 8
+  groups: {train: {duration: 16m, metrics: {loss: {value: x + 1 / report, every: 1m}}}, probe: {fail: dt > 0.4}}
+"""
+
+
+def test_algorithms_are_swapped_and_swapped_back(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "phases.yaml"
+    path.write_text(PHASES)
+    assert main(["validate", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert main(["simulate", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["state"] == "complete"
+    # nothing of the one while the other was at work: four jobs were cancelled, and the rest follows
+    assert found["groups"]["train"]["submitted"] == 50
+    assert found["groups"]["probe"]["submitted"] == 2 + 4
+    assert fired(found)["asha-start"] == 2
+    assert fired(found)["bisect-round"] == 5
+    assert found["most"]["running"] == 4
+    assert main(["simulate", str(path), "--timeline"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    switched = [n for n, line in enumerate(lines) if re.search(r"(enable|disable) the algorithm", line)]
+    assert len(switched) == 3
+    assert not any("submit train" in line for line in lines[switched[0] : switched[2]])
+    assert any("submit train" in line for line in lines[switched[2] :])

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ensemble.algorithms.found import SHIPPED
 from ensemble.algorithms.found import load as load_class
@@ -133,6 +136,7 @@ CASES: List[Tuple[str, int, str, str]] = [
     ("asha", 12, "algorithm cannot be 'asha'", "a mapping such as"),
     ("[]", 12, "algorithm cannot be an empty list", "a mapping such as"),
     ("[asha]", 13, "an algorithm cannot be 'asha'", "a mapping such as"),
+    ("{name: [asha]}", 19, "name cannot be a list", "one of adaptive-sampling"),
     ("{name: sweep}", 12, "the algorithm does not say which group it drives", "group: one of sim, probe"),
     ("{name: sweep, group: smi}", 33, "no group is called 'smi'", "sim"),
     ("{name: sweep, group: [sim]}", 33, "group cannot be a list", "one of sim"),
@@ -155,6 +159,9 @@ CASES: List[Tuple[str, int, str, str]] = [
     ("{name: asha, group: sim, metric: loss, max_resource: 9, mode: mn}", 74, "mode cannot be 'mn'", "min"),
     ("{name: asha, group: sim, metric: loss, max_t: 9, max_resource: 9}", 75, "max_resource and max_t are the same option", ""),
     ("{name: asha, group: sim, metric: loss, max_resource: 9, eta: 1}", 73, "eta cannot be '1'", "a number above 1"),
+    ("{name: asha, group: sim, metric: loss, max_resource: 9, eta: 1.1}", 73, "two rungs would be at report 2", "min_resource from 1"),
+    ("{name: asha, group: sim, metric: loss, max_t: 1e308, grace_period: 1e300, eta: 1e6, min_early_stopping_rate: 9}", 58, "no job is ever stopped", ""),
+    ("{name: bisect, group: probe, parameter: z, bracket: [-1e308, 1e308], xtol: 1}", 64, "too far apart", "a number"),
     ("{name: successive-halving, group: sim, metric: loss, max_resource: 1e3}", 19, "64 jobs are too few for 5 rungs", "at least 256"),
     ("{name: successive-halving, group: sim, metric: loss, budget: 9}", 73, "a budget of 9 gives 64 jobs nothing", "a greater"),
     ("{name: successive-halving, group: sim, metric: loss, budget: 900, max_resource: 9}", 92, "budget says it all", "one of them"),
@@ -290,3 +297,25 @@ def test_the_command_prints_the_file_as_plain_rules(tmp_path: Path, capsys: pyte
     path.write_text(text("{name: sweep}"))
     assert main(["validate", "--expand", str(path)]) == 2
     assert capsys.readouterr().out == ""
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(["loss", "duration", "x", "min", "max"]),
+    st.integers(1, 100), st.floats(0, 10), st.lists(st.floats(-10, 10), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(name=st.sampled_from(sorted(SHIPPED)), data=st.data())
+def test_whatever_stands_in_options_is_a_file_or_faults(name: str, data: st.DataObject) -> None:
+    words = [option.name for option in load_class(name).OPTIONS] + ["strange"]
+    options = data.draw(st.dictionaries(st.sampled_from(words), VALUES, max_size=len(words)))
+    # most of them good, so that more than the first look is reached
+    base = {**yaml.safe_load(GOOD[name]), **(options if data.draw(st.booleans()) else dict(list(options.items())[:1]))}
+    source = f"{JOBS}{PROBE}algorithm: {json.dumps(base)}\n"
+    try:
+        loaded = load(source, "it.yaml", Folder("."))
+    except SpecError:
+        return
+    assert all(rule.algorithm == name for rule in loaded.spec.rules)
+    assert load(writing.text(loaded.written.root), "it.yaml", Folder(".")).spec == loaded.spec

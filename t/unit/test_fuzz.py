@@ -136,7 +136,8 @@ def recurse(lines: List[str], draw: Draw) -> List[str]:
 
 
 def again(lines: List[str], draw: Draw) -> List[str]:
-    key = draw(st.sampled_from(["jobs", "rules"]))
+    # a file may have an algorithm in place of rules
+    key = draw(st.sampled_from([key for key in ("jobs", "rules") if f"{key}:" in lines]))
     return [*lines, f"{key}: []"]
 
 

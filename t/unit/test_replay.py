@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
 
 from ensemble.cli.replay import lines
-from ensemble.engine.events import Signal, Unable
-from ensemble.errors import NotFound, service_error
+from ensemble.engine.events import Signal
+from ensemble.errors import NotFound, UsageError, service_error
 from ensemble.service import replay as replaying
+from ensemble.service import replay_file
 from ensemble.service.client import Client
 from ensemble.service.replay import Log, fetch, replay
 from ensemble.spec.load import load
@@ -188,12 +190,15 @@ def test_other_versions_and_quarantines_are_told() -> None:
     assert "the run was quarantined" in notes
 
 
-def test_outcomes_that_are_for_the_recorded_rules_alone() -> None:
+def test_what_became_of_the_queue_is_a_fact_for_all_rules() -> None:
     house = House()
-    id = house.submit(FILE)
-    house.member.tell(id, Unable(house.member.t, "grow", "many", "no way"))
-    found = replay(fetch(Direct(house), id), other(), "other.yaml")
-    assert [one["rule"] for one in found["timeline"]] == ["begin"]
+    grows = FILE.replace("rules:\n", "rules:\n  - {trigger: start, action: {name: grow}}\n", 1)
+    assert grows != FILE
+    id = house.submit(grows)
+    house.member.advance(0.0)
+    waits = "\n  - {id: told, trigger: grow-fail, action: {name: log, value: x}}"
+    found = replay(fetch(Direct(house), id), load(grows.rstrip() + waits, "f.yaml", can=None).spec, "other.yaml")
+    assert "told" in [one["rule"] for one in found["timeline"]]
 
 
 def test_the_command(run: Any, serve: Any, tmp_path: Any) -> None:
@@ -233,3 +238,35 @@ def test_the_command(run: Any, serve: Any, tmp_path: Any) -> None:
 def test_a_service_that_does_not_know_it(run: Any, serve: Any) -> None:
     serve(events=NotFound("no ensemble has the id or name 'x'", errno.ENOENT))
     assert run("replay", "x").status == 1
+
+
+def test_a_run_that_was_saved(run: Any, tmp_path: Path, runtime_dir: Any) -> None:
+    one, path = log(), tmp_path / "run.jsonl"
+    replay_file.save(one, path)
+    again = replay_file.read(path)
+    assert replay(again) == replay(one)
+    assert replay(again, other(), "o.yaml") == replay(one, other(), "o.yaml")
+    assert json.loads(run("replay", "--events", str(path), "--json").out)["check"]["same"]
+    assert run("replay", "--events", str(path), "--save", str(tmp_path / "copy")).status == 0
+    assert (tmp_path / "copy").read_text() == path.read_text()
+    done = run("replay", "--events", str(path), "--save", str(path))
+    assert done.status == 2
+    assert "cannot be written: File exists" in done.err
+    for words in (("replay",), ("replay", "x", "--events", str(path)), ("replay", "--events", str(tmp_path / "none"))):
+        assert run(*words).status == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "x", '{"format": 1}', '{"format": "x"}', '{"format": 1, "ensemble": {"id": 1}, "given": 5}'],
+)
+def test_a_file_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "it").write_text(text)
+    with pytest.raises(UsageError, match="is no file that `replay ID --save FILE` has written"):
+        replay_file.read(tmp_path / "it")
+
+
+def test_a_newer_file(tmp_path: Path) -> None:
+    (tmp_path / "it").write_text('{"format": 99}')
+    with pytest.raises(UsageError, match="written by a newer release, in format 99"):
+        replay_file.read(tmp_path / "it")

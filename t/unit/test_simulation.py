@@ -174,6 +174,22 @@ def test_signals_of_actions_and_from_outside() -> None:
     assert run.result["state"] == "complete"
 
 
+def test_more_jobs_than_may_wait_are_submitted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensemble.service.simulation.MOST_PENDING", 10)
+    jobs = "  - {name: g, command: 'true', count: 50}\n  - {name: h, command: 'true'}"
+    rules = START + "\n  - {trigger: start, action: {name: submit, label: h}}"
+    run = Run(file(rules, "", jobs))
+    assert run.result["held_back"] == 41
+    pending = [record for record in run.records if record.type == "job" and record.data["event"] == "submit"]
+    assert [record.t for record in pending] == sorted(record.t for record in pending)
+    assert sum(record.t == 0 for record in pending) == 10 + 4
+    assert run.jobs("start", "h") == [(720, 51)]
+    assert (run.result["makespan"], run.counts("g")["success"]) == (13 * 60, 50)
+    # and those that wait for their answers end with the rest
+    ended = Run(file(rules + "\n  - {trigger: timer, after: 70, action: {name: terminate}}", "", jobs))
+    assert (ended.result["state"], ended.result["makespan"]) == ("complete", 70)
+
+
 def test_urgency_and_cancel_by_rules() -> None:
     jobs = "  - {name: g, command: 'true', count: 3}\n  - {name: held, command: 'true', urgency: 0, count: 2}"
     rules = """
