@@ -5,6 +5,7 @@
 #
 #   PYTHON=python3.12   the Python of .venv (3.9 or newer)
 #   PYTEST_FLAGS=...    more arguments for pytest
+#   WORKERS=N           processes that share the tests (0: pytest alone)
 #   SEED=N              the one seed that `make soak` is to run
 #   FAULTS=N            how many times as many faults `make soak-faults` tries
 #   PREFIX=/opt/x       install below /opt/x, where not beside the installed Flux
@@ -12,6 +13,8 @@
 
 PYTHON ?= python3
 PYTEST_FLAGS ?=
+# Most tests wait most of the time, so two at once take little more than half as long, whatever the machine.
+WORKERS ?= 2
 SHELL := /bin/sh
 VENV := .venv
 # Read by pip: no word about newer releases of pip itself.
@@ -70,7 +73,7 @@ run: $(MADE)
 	fi
 
 check: $(VENV)/.test
-	@$(in_venv) python -m pytest $(PYTEST_FLAGS)
+	@$(in_venv) python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(VENV)/.test
 	@$(in_venv) ruff format --check .

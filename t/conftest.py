@@ -3,6 +3,7 @@
 
 Every process that a test starts inherits a variable that is unique to this run of pytest, however it detaches
 itself. At the end of the run nothing with it may be alive; what is, is named, ended by its id, and fails the run.
+Where several processes share the work (`-n`, pytest-xdist) that is looked at by the one that began them, for all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if Path(__file__).with_name("flux_instance.py").is_file():
 
 #: marks the processes of this run
 MARK = "ENSEMBLE_TEST_RUN"
-RUN = uuid.uuid4().hex
+RUN = (os.environ.get(MARK) if "PYTEST_XDIST_WORKER" in os.environ else None) or uuid.uuid4().hex
 #: how long those that are ending may take, in seconds
 GRACE = 20.0
 
@@ -108,6 +109,8 @@ def left_over(mark: str = RUN) -> Dict[int, str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     until = time.monotonic() + GRACE
     left = left_over()
     while left and time.monotonic() < until:
@@ -131,7 +134,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     reasons = collections.Counter(
         report.longrepr[2].replace("Skipped: ", "", 1)
         for report in terminalreporter.stats.get("skipped", ())
-        if isinstance(report.longrepr, tuple)
+        if isinstance(report.longrepr, (tuple, list))
     )
     for reason, count in reasons.items():
         terminalreporter.write_line(f"skipped {count}: {reason}")

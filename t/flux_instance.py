@@ -132,9 +132,18 @@ _shared: List[FluxInstance] = []
 
 def shared() -> FluxInstance:
     """The instance of one broker that tests share."""
-    if not _shared:
+    return _one(0)
+
+
+def another() -> FluxInstance:
+    """A second one."""
+    return _one(1)
+
+
+def _one(number: int) -> FluxInstance:
+    while len(_shared) <= number:
         _shared.append(FluxInstance())
-    return _shared[0]
+    return _shared[number]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ from ensemble.cli.summary import (
     AllJobs,
     ended,
     group_lines,
+    member_lines,
     metric_lines,
     parameter_lines,
     rule_lines,
@@ -64,6 +65,7 @@ JOB_FIELDS = {
     "t_end": "T_END",
     "duration": "TIME",
     "waited": "WAIT",
+    "member": "MEMBER",
     "ranks": "RANKS",
     "where": "OUTPUT",
     "params.": "",
@@ -71,8 +73,10 @@ JOB_FIELDS = {
 }
 _JOB = "{id:>12h} +:{group:<8} {status:>10} {exit_code:>4h} ?:{cause:<14} ?:{retry:>5h} {waited!F:>8h} {duration!F:>8h}"
 JOB_FORMATS = {
-    "default": Named("One row a job", _JOB + " ?+:{rule:<8}"),
-    "long": Named("With times and place", _JOB + " ?+:{rule:<8} {firing:>6} {t_submit!D:>19h} {ranks:>5h} {where}"),
+    "default": Named("One row a job", _JOB + " ?:{member:<8} ?+:{rule:<8}"),
+    "long": Named(
+        "With times and place", _JOB + " ?:{member:<8} ?+:{rule:<8} {firing:>6} {t_submit!D:>19h} {ranks:>5h} {where}"
+    ),
     "output": Named("Where the output lies", "{id:>12h} +:{group:<8} {status:>10} {where}"),
 }
 #: records asked for in one request
@@ -113,7 +117,13 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
     lines = [ended(answer)]
     if begun is not None:
         lines.append(f"submitted {datetime.fromtimestamp(begun).strftime('%Y-%m-%dT%H:%M:%S')}")
-    parts = (group_lines(answer), parameter_lines(answer), rule_lines(answer), metric_lines(answer))
+    parts = (
+        group_lines(answer),
+        parameter_lines(answer),
+        member_lines(answer),
+        rule_lines(answer),
+        metric_lines(answer),
+    )
     for part in (*parts, variable_lines(answer)):
         if part:
             lines += ["", *part]
@@ -178,7 +188,7 @@ def _between(first: Optional[float], last: Optional[float]) -> Optional[float]:
 def _csv(found: List[Dict[str, Any]]) -> None:
     """All fields of the jobs, with a column for each parameter and value."""
     plain = ["id", "group", "state", "result", "exit_code", "signal", "cause", "attempt", "rule", "firing", "index"]
-    plain += ["t_submit", "t_start", "t_end", "ranks", "where"]
+    plain += ["t_submit", "t_start", "t_end", "member", "ranks", "where"]
     inner = [
         (part, name)
         for part in ("params", "values")

@@ -97,6 +97,12 @@ def rule_lines(status: Dict[str, Any]) -> List[str]:
     return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
 
 
+def member_lines(status: Dict[str, Any]) -> List[str]:
+    """The members and whether each is there, as a table. Empty where there are none."""
+    rows = [list(member) for member in (status.get("members") or {}).items()]
+    return columns(["MEMBER", "STATE"], rows) if rows else []
+
+
 def variable_lines(status: Dict[str, Any]) -> List[str]:
     """The variables and their values, as a table. Empty where there are none."""
     rows = [[name, _value(value)] for name, value in (status.get("variables") or {}).items()]

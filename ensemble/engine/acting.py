@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional
 
-from ensemble.engine import asking, calls, enabling, ending, points, resources, signals, targets
+from ensemble.engine import asking, calls, enabling, ending, places, points, scaling, signals, targets
 from ensemble.engine.actions import Cause, Submit
 from ensemble.engine.events import JobId, Key
 from ensemble.engine.jobs import Job
@@ -85,12 +85,13 @@ def make_job(engine: Engine, batch: Batch) -> Submit:
     key = Key(engine.id, batch.rule, batch.firing, batch.first, batch.attempt)
     job = Job(key, batch.group, batch.set, batch.overrides, batch.losses, batch.tries)
     job.params = engine.samples.params(batch)
+    job.member = places.choose(engine, batch.group, batch.set)
     engine.jobs[key] = job
     engine.group_jobs[batch.group][key] = job
     engine.sent += 1
     engine.unanswered += 1
     engine.tally.touch("submitted")
-    return Submit(key, batch.group, batch.set, batch.overrides, job.params)
+    return Submit(key, batch.group, batch.set, batch.overrides, job.params, job.member)
 
 
 def cancel_all(engine: Engine, cause: Cause) -> int:
@@ -226,7 +227,7 @@ ACTIONS: Dict[str, Callable[..., None]] = {
     "disable": enabling.switch,
     "custom": lambda firing, action: calls.call(firing, action),
     "signal": _signal,
-    "grow": resources.resize,
-    "shrink": resources.resize,
+    "grow": scaling.resize,
+    "shrink": scaling.resize,
     "set": _set,
 }

@@ -24,7 +24,8 @@ class Submit(NamedTuple):
     """Submit one job of set number `set` (from 0, in file order) of `group`.
 
     `overrides` holds the keys of the action that outrank the group's: `duration` (seconds), `nodes`, `tasks`,
-    `urgency`. `params` is the job's point: the value of each of its parameters.
+    `urgency`. `params` is the job's point: the value of each of its parameters. `member` is where it goes, '' for the
+    service's own queue.
     """
 
     key: Key
@@ -32,6 +33,7 @@ class Submit(NamedTuple):
     set: int
     overrides: Dict[str, Any] = {}
     params: Dict[str, Any] = {}
+    member: str = ""
 
 
 class Cancel(NamedTuple):
@@ -69,9 +71,20 @@ class Look(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """Have so many more nodes, or fewer where `by` is negative. `Unable` comes of it where the queue cannot."""
+    """Say what size of the queue so many more nodes make, or fewer where `by` is negative: `Scaled` with that number,
+    wanted or refused, comes of it. `held` is the size that the ensemble has wanted so far, None where it has not."""
 
+    number: int
     by: int
+    held: Optional[int]
+    cause: Cause
+
+
+class Size(NamedTuple):
+    """Have that many nodes: `Scaled` finish or fail comes of it. `action` is grow or shrink."""
+
+    wanted: int
+    action: str
     cause: Cause
 
 
@@ -99,7 +112,7 @@ class Finished(NamedTuple):
     row: Dict[str, Any]
 
 
-Action = Union[Submit, Cancel, Kill, Urgency, Call, Look, Resize, SetTimer, Record, Finished]
+Action = Union[Submit, Cancel, Kill, Urgency, Call, Look, Resize, Size, SetTimer, Record, Finished]
 
 #: Those that a member performs; the service itself handles the rest.
-FOR_MEMBER = (Submit, Cancel, Kill, Urgency, Look, Resize)
+FOR_MEMBER = (Submit, Cancel, Kill, Urgency, Look)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable, Optional
 
-from ensemble.engine import acting, life, resources, verdict
+from ensemble.engine import acting, life, resources, scaling, verdict
 from ensemble.engine.jobs import Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.rules import COOLDOWN
@@ -140,7 +140,7 @@ def stopped(engine: Engine) -> bool:
 def _busy(engine: Engine) -> bool:
     """Is anything active that keeps the ensemble from being idle?"""
     waiting = engine.held.total or engine.waiting or engine.calls.pending or engine.pending_signals
-    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine):
+    if engine.jobs or waiting or AGAIN in engine.timers or resources.awaited(engine) or scaling.busy(engine):
         return True
     for name in engine.timers:
         kind, _, number = name.partition(":")
@@ -171,7 +171,8 @@ def look(engine: Engine) -> None:
 
 def _ending(engine: Engine) -> bool:
     """Is there anything that the end waits for?"""
-    return bool(engine.jobs or engine.calls.pending or (engine.concluding and engine.held.last))
+    busy = engine.jobs or engine.calls.pending or scaling.awaited(engine)
+    return bool(busy or (engine.concluding and engine.held.last))
 
 
 def _conclude(engine: Engine) -> None:
@@ -194,6 +195,7 @@ def _conclude(engine: Engine) -> None:
             return
     engine.final, engine.t_end = engine.ending, engine.t
     engine.ending = None
+    scaling.over(engine)
     if engine.final != "halted":
         engine.timers.clear()
     engine.state_record()

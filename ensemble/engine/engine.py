@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, enabling, ending, life, reports, resources, signals
+from ensemble.engine import acting, asking, calls, enabling, ending, life, places, reports, resources, scaling, signals
 from ensemble.engine.actions import Action, Cause, Record, SetTimer
 from ensemble.engine.ending import AGAIN, TIMER
 from ensemble.engine.events import (
@@ -37,14 +37,15 @@ from ensemble.engine.events import (
     JobEvent,
     Key,
     Lost,
+    MemberChanged,
     Printed,
     Recovered,
     Refused,
     Report,
     Resources,
+    Scaled,
     Signal,
     TimerExpired,
-    Unable,
 )
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
@@ -126,6 +127,8 @@ class Engine:
         self.timers: Dict[str, float] = {}
         #: rules by number whose next firing waits for a greater `max_firings`, each with its `Occasion.to_json`
         self.postponed: List[Any] = []
+        #: member -> up, down or gone; one that is not here has always been up
+        self.places: Dict[str, str] = {}
         #: all jobs have ended, and what the rules of the end submitted is running
         self.concluding = False
         #: this fall into idleness has been looked at; and how many there were
@@ -142,6 +145,8 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: the size of the queue that it wants, as `scaling.py` has it
+        self.scaling = scaling.nothing()
         #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
         self.hands = acting.ACTIONS
         self.plan = plan
@@ -166,7 +171,8 @@ class Engine:
             Signal: lambda event: signals.take(self, event),
             Resources: lambda event: resources.take(self, event),
             Counted: lambda event: resources.count(self, event),
-            Unable: lambda event: resources.unable(self, event),
+            MemberChanged: lambda event: places.take(self, event),
+            Scaled: lambda event: scaling.take(self, event),
         }
         #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
         self._expired: Dict[str, Callable[[str, float], None]] = {
@@ -395,7 +401,7 @@ class Engine:
             self.paused = True
             self.state_record()
         elif event.name == "resize" and self.ending is None:
-            resources.resize_by(self, int(event.data["by"]), Cause(None, 0, "asked for by an operator"))
+            scaling.by_operator(self, int(event.data["by"]))
         elif event.name == "cancel":
             ending.end(self, "cancelled", "cancelled by the user")
             self.closed = True

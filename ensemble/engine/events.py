@@ -161,13 +161,29 @@ class Counted(NamedTuple):
     counts: Dict[str, Any] = {}
 
 
-class Unable(NamedTuple):
-    """The queue has no way to do what that rule asked for; `reason` is a sentence."""
+class Scaled(NamedTuple):
+    """Of the size of the queue: what `ensemble.engine.scaling` takes, by `name`.
+
+    `wanted` and `refused` answer a `Resize`: data has its `number` and the present `size`, and the size `wanted`, or the
+    `reason`, a sentence. `finish`, `fail` and `waits` are about a `Size`: data has what was `wanted`, the `size` there is,
+    and the `reason`; `reached` with a finish is the size that was to be had, where that is another one.
+    """
 
     t: float
-    action: str
-    rule: str
-    reason: str
+    name: str
+    data: Dict[str, Any]
+
+
+class MemberChanged(NamedTuple):
+    """One of the ensemble's members: `how` is down, up or gone (it will not be waited for any longer: its jobs are lost).
+
+    `reason` is a sentence, or ''.
+    """
+
+    t: float
+    name: str
+    how: str
+    reason: str = ""
 
 
 class Frozen(NamedTuple):
@@ -256,7 +272,8 @@ Event = Union[
     Signal,
     Resources,
     Counted,
-    Unable,
+    MemberChanged,
+    Scaled,
 ]
 
 _TYPES: Dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ LIFE: Dict[Tuple[str, str], Tuple[str, str]] = {
     (SUBMITTING, "acknowledged"): (PENDING, "submitted"),
     (SUBMITTING, "refused"): (INACTIVE, "refused"),
     (SUBMITTING, "in-doubt"): (INACTIVE, "in doubt"),
+    (SUBMITTING, "lost"): (INACTIVE, "never heard of"),
     (PENDING, "submit"): (PENDING, "dated"),
     (PENDING, "acknowledged"): (PENDING, "answered"),
     (PENDING, "refused"): (PENDING, "doubted"),
@@ -101,6 +102,7 @@ class Job:
         "key",
         "killed",
         "losses",
+        "member",
         "note",
         "overrides",
         "params",
@@ -147,6 +149,8 @@ class Job:
         self.urgency: Optional[int] = None
         #: the member's id; None until submit or acknowledgement
         self.id: Optional[int] = None
+        #: where it was sent; '' is the service's own queue
+        self.member = ""
         self.state = SUBMITTING
         #: seconds since the epoch; None until it happened
         self.t_submit: Optional[float] = None
@@ -273,6 +277,7 @@ class Job:
             "t_submit": self.t_submit,
             "t_start": self.t_start,
             "t_end": self.t_end,
+            "member": self.member or None,
             "ranks": self.ranks,
             "params": self.params,
             "values": self.values,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from ensemble.engine import ending, reports, retries, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record, Urgency
-from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, Refused
+from ensemble.engine.events import Acknowledged, Event, InDoubt, JobEvent, JobId, Lost, MemberChanged, Refused
 from ensemble.engine.jobs import GONE, INACTIVE, MOVING, SHUTDOWN, WITHDRAWN, Job
 from ensemble.errors import InternalError
 
@@ -134,11 +134,17 @@ def _cleaned_unfinished(engine: Engine, job: Job, event: Event) -> None:
 
 def _lost(engine: Engine, job: Job, event: Event) -> None:
     job.exception = job.exception or GONE
-    job.note = job.note or (event.reason if isinstance(event, Lost) else None)
+    job.note = job.note or (event.reason if isinstance(event, (Lost, MemberChanged)) else None)
     if job.t_start is None:
         # it had only waited in a queue that is no more: that costs it none of its attempts
         job.losses -= 1
     _cleaned_unfinished(engine, job, event)
+
+
+def _never_heard_of(engine: Engine, job: Job, event: Event) -> None:
+    """It was sent to a member that is given up: whether it became a job there, nobody will say."""
+    _submitted(engine, job, event)
+    _lost(engine, job, event)
 
 
 def _in_doubt(engine: Engine, job: Job, event: Event) -> None:
@@ -271,5 +277,6 @@ _STEPS: Dict[str, Callable[[Engine, Job, Event], None]] = {
     "cleaned": _cleaned,
     "in doubt": _in_doubt,
     "lost": _lost,
+    "never heard of": _never_heard_of,
     "cleaned_unfinished": _cleaned_unfinished,
 }

@@ -30,7 +30,7 @@ from ensemble.engine import acting, calls, life, points, targets
 from ensemble.engine.acting import Firing
 from ensemble.engine.actions import Action, Call, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Answered, Event, Key, TimerExpired, Unable
+from ensemble.engine.events import Answered, Event, Key, Scaled, TimerExpired
 from ensemble.engine.jobs import FINISHED, RUNNING, Job
 from ensemble.engine.recorded import Firings, Recorded
 from ensemble.engine.submissions import Batch, Held
@@ -107,6 +107,8 @@ class Rehearsal:
         #: groups whose `_extra` is to be looked at, and what it depended on then
         self._touched: Set[str] = set()
         self._held: Tuple[Dict[str, int], int] = ({}, 0)
+        #: the change of the queue's size that was on its way then, and the requests that were not answered
+        self._scaling: Tuple[Any, Dict[str, Any]] = (None, {})
 
     def feed(self, event: Event) -> None:
         """The next event of the run, to both."""
@@ -114,6 +116,8 @@ class Rehearsal:
             self._run_timers(event.t)
         was = self._twin = self._job(event)
         fate = None if was is None else (was.doomed, was.killed)
+        then = self.recorded.engine.scaling
+        self._scaling = then["open"], dict(then["asked"])
         actions = self.recorded.feed(event)
         pending = self.recorded.engine.calls.pending
         self._calls = {a.call: pending[a.call] for a in actions if isinstance(a, Call) and a.call in pending}
@@ -131,8 +135,14 @@ class Rehearsal:
 
     def _mine(self, event: Event) -> Event:
         """The event as these rules hear of it: timers are not theirs, nor answers to calls that they have not made."""
-        if isinstance(event, (TimerExpired, Unable)):
+        if isinstance(event, TimerExpired):
             return TimerExpired(event.t, _NUDGE)
+        if isinstance(event, Scaled):
+            # what became of the queue then is a fact for these rules as well, whoever has asked for it
+            if event.name in ("finish", "fail"):
+                self.engine.scaling["open"] = self._scaling[0]
+            else:
+                self.engine.scaling["asked"] = self._scaling[1] if event.name == "refused" else {}
         if isinstance(event, Answered):
             if event.call not in self.engine.calls.pending:
                 return TimerExpired(event.t, _NUDGE)

@@ -12,15 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 from ensemble.engine import ending
-from ensemble.engine.actions import Cause, Look, Resize
-from ensemble.engine.events import Counted, Resources, Unable
+from ensemble.engine.actions import Look
+from ensemble.engine.events import Counted, Resources
 from ensemble.engine.occasion import Occasion
 from ensemble.spec.metrics import OF_QUEUE
 
 if TYPE_CHECKING:
-    from ensemble.engine.acting import Firing
     from ensemble.engine.engine import Engine
-    from ensemble.spec.models import Action
 
 
 def wanted(engine: Engine) -> bool:
@@ -67,23 +65,3 @@ def value(engine: Engine, stat: str, name: str) -> Optional[int]:
 def awaited(engine: Engine) -> bool:
     """Is the first answer still to come?"""
     return engine.looking and not engine.resources
-
-
-def resize(firing: Firing, action: Action) -> None:
-    """`grow`, `shrink`: ask the queue for more or fewer nodes."""
-    by = firing.amount(action, "value") or 1
-    firing.tell(action, f"{action.name} by {by} node{'s' if by != 1 else ''}")
-    cause: Cause = firing.cause(action)
-    firing.engine.emit(Resize(by if action.name == "grow" else -by, cause))
-
-
-def resize_by(engine: Engine, by: int, cause: Cause) -> None:
-    """An operator, not a rule, wants so many more nodes, or fewer."""
-    text = f"{'grow' if by > 0 else 'shrink'} by {abs(by)} node{'s' if abs(by) != 1 else ''}, {cause.text}"
-    engine.record("log", text=text, rule=None)
-    engine.emit(Resize(by, cause))
-
-
-def unable(engine: Engine, event: Unable) -> None:
-    """The queue cannot do at all what a rule asked for; the rule goes on."""
-    engine.record("error", rule=event.rule, text=f"{event.action}: {event.reason}")

@@ -16,12 +16,15 @@ from ensemble.spec import condition as conditions
 from ensemble.spec.condition import Condition
 from ensemble.spec.expression import Expression, Read
 from ensemble.spec.metrics import Metric
-from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, STATE_TRIGGERS, JobSet, Rule, Spec
+from ensemble.spec.models import EVENT_TRIGGERS, JOB_TRIGGERS, SCALE_TRIGGERS, STATE_TRIGGERS, JobSet, Rule, Spec
+from ensemble.spec.places import MEMBER_TRIGGERS
 from ensemble.spec.reports import declared
 
 COOLDOWN = "cooldown:"
+#: trigger -> actions that may lead to it at once
+_WAKES = {"metric": ("set",), "signal": ("signal",)}
 #: triggers whose rules may be about one name
-_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal"))
+_NAMED = frozenset((*JOB_TRIGGERS, "group-complete", "end", "report", "signal", *MEMBER_TRIGGERS))
 #: statistics that are kept of every group where functions take part
 FOR_FUNCTIONS = ("n", "last", "sum", "mean", "variance", "std", "sem", "min", "max", "iqr", "mad", "median")
 
@@ -120,9 +123,10 @@ class RuleState:
 
     @property
     def limited(self) -> bool:
-        """Does `max_firings` end it? It submits, or could for ever set or send what wakes it."""
-        wakes = {"metric": "set", "signal": "signal"}.get(self.rule.trigger)
-        return self.submits or any(action.name == wakes for action in self.rule.actions)
+        """Does `max_firings` end it? It submits, or could for ever set, send or ask for what wakes it."""
+        trigger = self.rule.trigger
+        wakes = ("grow", "shrink") if trigger in SCALE_TRIGGERS else _WAKES.get(trigger, ())
+        return self.submits or any(action.name in wakes for action in self.rule.actions)
 
     @property
     def keeps_alive(self) -> bool:

@@ -42,6 +42,8 @@ _PLAIN = (
     "falls",
     "resources",
     "looking",
+    "places",
+    "scaling",
     "pending_signals",
     "signals_seen",
     "variables",

@@ -26,7 +26,10 @@ from typing_extensions import Protocol
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.events import Event, JobId, Key
 from ensemble.errors import MemberError
+from ensemble.members.scaler import Scaler
 from ensemble.spec.models import Spec
+from ensemble.spec.scaler import Scaler as Table
+from ensemble.spec.scaler import Site
 
 #: Called with the ensemble's id and the event.
 Deliver = Callable[[str, Event], None]
@@ -80,8 +83,13 @@ class Member(ABC):
 
     #: short name for messages: flux, local
     name: str
-    #: what `perform` can do: names of actions of the language, such as submit, cancel, kill, urgency, grow, shrink
+    #: what it can do: names of actions of the language, such as submit, cancel, kill, urgency; grow and shrink where it
+    #: has a scaler of its own, and `scaler` where it takes that of a file
     capabilities: FrozenSet[str]
+    #: does it take ensembles whose file names `members`?
+    takes_members: bool = False
+    #: what it is scaled by where a file says nothing else; None for nothing
+    site: Optional[Site] = None
     #: when the queue came up, seconds since the epoch; 0 where it goes up and down with the service
     t_up: float = 0.0
     #: what `flux.Flux` takes to reach the instance that this is the queue of; None where it is none of Flux
@@ -120,7 +128,14 @@ class Member(ABC):
 
     @abstractmethod
     def perform(self, ensemble: str, action: Action) -> None:
-        """Carry out a `Submit`, `Cancel`, `Kill`, `Urgency` or `Look` of, and a `Resize` that it is capable of, an open ensemble."""
+        """Carry out a `Submit`, `Cancel`, `Kill`, `Urgency` or `Look` of an open ensemble."""
+
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> Scaler:
+        """What changes the number of nodes as that table says; `submitter` wrote it, None is the site itself.
+
+        Raises MemberError where the queue cannot be scaled so.
+        """
+        raise MemberError(f"the queue '{self.name}' has as many nodes as it has, and no scaler can change that")
 
     def freeze(self) -> None:  # noqa: B027 - most have nothing to hold back
         """The queue is going down: what was not sent yet is not sent any more."""

@@ -13,6 +13,7 @@ that have not ended; while the service cannot take events (`hold`) none are aske
 from __future__ import annotations
 
 import os
+import syslog
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
@@ -33,10 +34,14 @@ from ensemble.members.flux_lookup import LAST
 from ensemble.members.flux_output import FluxOutput
 from ensemble.members.flux_requests import Requests
 from ensemble.members.flux_resources import ResourceWatch
+from ensemble.members.flux_scaler import FluxScaler, configured, way_of
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import guarded
 from ensemble.members.output import Loop, Outputs
+from ensemble.members.scaler import known as known_scaler
+from ensemble.spec.abilities import SCALING
 from ensemble.spec.models import Spec
+from ensemble.spec.scaler import Scaler as Table
 
 #: seconds of delivering in one turn of the reactor
 _SLICE = 0.02
@@ -82,22 +87,28 @@ class FluxMember(Member):
     """
 
     name = "flux"
-    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency", "scaler"))
 
     def __init__(
         self,
         handle: Optional[flux.Flux] = None,
         uri: Optional[str] = None,
         clock: Callable[[], float] = time.time,
+        remote: bool = False,
     ) -> None:
-        """Raises MemberError if there is no instance to connect to."""
+        """Raises MemberError if there is no instance to connect to.
+
+        A `remote` one is not that of the service, whose memory does not go back with it: after a crash of the instance
+        jobs may be missing that the service knows, and others may be there that it has given up. The former are lost;
+        the latter are cancelled.
+        """
         try:
             self.handle = handle if handle is not None else _connect(uri)
             if handle is not None and uri is None:
                 uri = handle.attr_get("local-uri")
             journal = _connect(uri)
             owner = owner_of(self.handle)
-            self.uri = str(self.handle.attr_get("local-uri"))
+            self.uri = str(uri if remote and uri else self.handle.attr_get("local-uri"))
             self.t_up = float(self.handle.attr_get("broker.starttime") or 0.0)
         except OSError as exc:
             raise MemberError(f"there is no Flux instance here ({exc}): run inside one, as in 'flux start'") from exc
@@ -112,7 +123,9 @@ class FluxMember(Member):
         self._log = log_to(self.handle)
         self._clock = clock
         #: jobs have theirs from the broker, not from this process; None where it cannot be told
-        self._umask = umask_of(int(self.handle.attr_get("broker.pid")))
+        here = not remote or self.uri.startswith("local:")
+        self._umask = umask_of(int(self.handle.attr_get("broker.pid"))) if here else None
+        self._remote = remote
         self._deliver: Optional[Callable[..., Any]] = None
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
@@ -133,12 +146,16 @@ class FluxMember(Member):
             self._ready,
             self._past,
             self._missing,
+            self._given_up if remote else None,
         )
         loop = Loop(self.watch, self._internal.after)
         self._outputs = Outputs(loop, self._log, self._pass_on, _READER, {"FLUX_URI": self.uri})
         self._reading = FluxOutput(self._outputs, self._journal, self._post)
         self._bus = Bus(self.handle, lambda: _connect(uri), clock, self._log, self._pass_on)
         self._resources = ResourceWatch(self.handle, self._internal, clock, self._log, self._post)
+        self.site = configured(self.handle, self._log)
+        if self.site is not None:
+            self.capabilities = self.capabilities | SCALING
         self._requests = Requests(self.handle, self._journal, self._internal, clock, self._log, self._post)
 
     def start(self, deliver: Deliver) -> None:
@@ -150,7 +167,8 @@ class FluxMember(Member):
             raise MemberError(f"the Flux broker does not answer: {exc}") from exc
 
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
-        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for."""
+        """Make an ensemble known. Raises MemberError if Flux has no way to say what a group asks for, or no such scaler."""
+        known_scaler(spec.scaler)
         opened = _Ensemble(spec, submitter)
         for group, sets in spec.groups.items():
             for number in range(len(sets)):
@@ -201,6 +219,10 @@ class FluxMember(Member):
             self._resources.look(ensemble)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
+
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> FluxScaler:
+        """Made anew for each table. Raises MemberError where no scaler of that name is installed."""
+        return FluxScaler(self.handle, self._internal, self._log, way_of(table, self, submitter))
 
     def freeze(self) -> None:
         """Send nothing more: the instance is going down."""
@@ -295,7 +317,7 @@ class FluxMember(Member):
     def _counted(self, future: Any, ensemble: str, keys: Dict[JobId, Key], t: float) -> None:
         try:
             # an instance counts from its own start
-            purged = future.get()["inactive_purged"] != 0 or self.t_up > t
+            purged = future.get()["inactive_purged"] != 0 or (self.t_up > t and not self._remote)
         except (OSError, KeyError, TypeError):
             purged = True
         self._tell_missing(ensemble, keys, purged)
@@ -311,6 +333,12 @@ class FluxMember(Member):
     def _missing(self, ensemble: str, id: int, key: Key) -> None:
         reason = f"job {f58(id)} is not known to Flux any more, and whether it ran cannot be told"
         self._post(ensemble, InDoubt(self._clock(), key, reason))
+
+    def _given_up(self, id: int) -> None:
+        """A job that nobody waits for."""
+        self._log(syslog.LOG_NOTICE, f"job {f58(id)} was given up while this instance was away: it is cancelled")
+        note = b"its ensemble has given it up"
+        lib.flux_future_destroy(lib.flux_job_cancel(self.handle.handle, id, note))
 
     def _seen(self, key: Key, id: int) -> None:
         self._requests.seen(key, id)

@@ -115,7 +115,8 @@ class Journal:
     `sink(ensemble, event)` gets each event, `past(ensemble, event)` those that come in bulk; `submitted(key, id)` hears of each new job first; `on_ready(ensemble)` is
     called once all that an ensemble asked for is being listened to; `on_past(ensemble, ids)` once the past of a
     recovered ensemble was passed on, with those of its jobs that the journal does not have; `on_missing(ensemble, id, key)`
-    for each job that is not in a past that was read again.
+    for each job that is not in a past that was read again; `on_given_up(id)`, if given, for each active job of a recovered
+    ensemble that is none of those it was recovered with.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Journal:
         on_ready: Callable[[str], None],
         on_past: Callable[[str, Set[int]], None],
         on_missing: Callable[[str, int, Key], None],
+        on_given_up: Optional[Callable[[int], None]] = None,
     ) -> None:
         self.handle = handle
         self._timers = timers
@@ -139,6 +141,7 @@ class Journal:
         self._on_ready = on_ready
         self._on_past = on_past
         self._on_missing = on_missing
+        self._on_given_up = on_given_up
         self._owner = owner_of(handle)
         self._open: Dict[str, _Watched] = {}
         self._known: Dict[int, _Job] = {}
@@ -291,7 +294,7 @@ class Journal:
         self._there.clear()
         self._first_end = float("inf")
         self._sought, self._sought_keys = None, frozenset()
-        if all(watched.ids is not None for watched in self._open.values()):
+        if not self._on_given_up and all(watched.ids is not None for watched in self._open.values()):
             self._sought = frozenset().union(*(watched.ids or () for watched in self._open.values()))
             keys = frozenset().union(*(watched.keys for watched in self._open.values()))
             self._sought_keys = frozenset(str(key).encode() for key in keys)
@@ -547,6 +550,8 @@ class Journal:
             return None
         if self._gathering and watched.ids is not None and id not in watched.ids and key not in watched.keys:
             # it ended before the service did
+            if self._on_given_up is not None and not any(entry["name"] in LAST for entry in events):
+                self._on_given_up(id)
             return None
         if self._gathering:
             end = next((entry["timestamp"] for entry in events if entry["name"] in LAST), None)

@@ -3,13 +3,17 @@
 
 Law of this file: as `output_reader.py`, whose program it extends. The output is an eventlog of the job (RFC 24), which
 job-info streams as it grows. One stream is a source: stdout or stderr of some ranks; an offset counts its bytes.
+
+The stream of a job that ends while it is being opened may stay silent until something else changes the KVS, which at the end
+of an ensemble nothing does. So where a job has ended and its stream has not, the eventlog is looked up as a whole.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+import time
+from typing import Any, Dict
 
 import flux
 from flux.constants import FLUX_NODEID_ANY, FLUX_POLLIN, FLUX_RPC_STREAMING
@@ -19,6 +23,8 @@ from ensemble.members.output_reader import Job, Reader, Stream, main
 
 #: of job-info.eventlog-watch: wait for the eventlog to be there
 _WAIT_CREATE = 1
+#: seconds after a job's end for which its stream is waited for, before the eventlog is looked up, and again
+_SILENCE = 0.3
 #: messages taken before the other side is looked at
 _MESSAGES = 100
 
@@ -27,6 +33,13 @@ class FluxReader(Reader):
     """The loop, with a handle of the instance beside it."""
 
     _handle: Any = None
+
+    def __init__(self, peer: Any) -> None:
+        super().__init__(peer)
+        #: of jobs whose output is streamed: entries of the eventlog that were taken
+        self._taken: Dict[int, int] = {}
+        #: ended jobs whose stream has not: when to look its eventlog up
+        self._silent: Dict[int, float] = {}
 
     def watch(self, job: Job) -> None:
         """Have the job's output told as it is written."""
@@ -44,6 +57,7 @@ class FluxReader(Reader):
         """Take what has come from Flux by now, some of it; may there be more? Raises OSError once the instance is gone."""
         if self._handle is None:
             return False
+        self._look_up()
         # one message a run, which is a line where a job writes line by line
         for _ in range(_MESSAGES):
             if lib.flux_reactor_run(lib.flux_get_reactor(self._handle.handle), lib.FLUX_REACTOR_NOWAIT) < 0:
@@ -60,7 +74,37 @@ class FluxReader(Reader):
             job.closed = True
             return
         future.reset()
-        for line in entries.splitlines():
+        self._entries(job, entries.splitlines())
+
+    def _look_up(self) -> None:
+        """Ask for the eventlogs of those that have been silent for too long."""
+        now = time.monotonic()
+        for job in self._jobs.values():
+            if job.ending and not job.closed and now >= self._silent.setdefault(job.id, now + _SILENCE):
+                self._silent[job.id] = now + 10 * _SILENCE
+                payload = {"id": job.id, "keys": ["guest.output"], "flags": 0}
+                self._handle.rpc("job-info.lookup", payload).then(self._found, job)
+        for id in [id for id in self._silent if id not in self._jobs]:
+            del self._silent[id]
+        for id in [id for id in self._taken if id not in self._jobs]:
+            del self._taken[id]
+
+    def _found(self, future: Any, job: Job) -> None:
+        try:
+            entries = future.get()["guest.output"].splitlines()
+        except OSError:
+            return  # it is not there yet; asked for again
+        if not job.closed:
+            self._entries(job, entries[self._taken.get(job.id, 0) :])
+            # without an end of any stream it may go on
+            job.closed = any('"eof":true' in entry for entry in entries)
+
+    def _entries(self, job: Job, entries: Any) -> None:
+        """The next entries of a job's eventlog."""
+        if job.closed:
+            return
+        self._taken[job.id] = self._taken.get(job.id, 0) + len(entries)
+        for line in entries:
             entry = json.loads(line)
             context = entry.get("context") or {}
             if entry.get("name") == "data" and "data" in context:

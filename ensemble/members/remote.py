@@ -40,6 +40,7 @@ from ensemble.spec import templates
 from ensemble.spec.models import Spec
 from ensemble.spec.reports import declared, patterns
 
+_CAN = ("submit", "cancel", "kill", "urgency")
 #: seconds between two tries to acknowledge what is not kept yet
 _AGAIN = 0.5
 #: which event type stands for what comes over the line
@@ -79,7 +80,8 @@ class Link(ABC):
 class RemoteMember(Member):
     """The queue of that name. All methods are called from the thread that runs `loop`."""
 
-    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+    #: all that the line can carry, until the other side has said what it can
+    capabilities = frozenset(_CAN)
 
     def __init__(
         self,
@@ -194,13 +196,15 @@ class RemoteMember(Member):
 
     # ---- what the other side's line calls
 
-    def attach(self, link: Link, name: str, identity: str) -> None:
+    def attach(self, link: Link, name: str, identity: str, capabilities: Sequence[str] = _CAN) -> None:
         """A line is there. Raises Refusal where it is not the queue's."""
         if name != self.name:
             raise Refusal(f"this server's member is called '{self.name}', not '{name[:50]}'")
         if not identity:
             raise Refusal("a member needs an identity: a random word, made once and kept with its journal")
         self._recognise(identity)
+        # of what it cannot do, files that are submitted from now on are warned
+        self.capabilities = frozenset(_CAN) & {"submit", *capabilities}
         if self.link is not None:
             self.link.close("another line of the same member has come")
         self.link = link

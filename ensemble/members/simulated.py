@@ -57,7 +57,10 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
 from ensemble.members.simulated_nodes import Nodes, Placement
+from ensemble.members.simulated_scaler import SimulatedScaler, idset
 from ensemble.spec.models import Spec
+from ensemble.spec.scaler import Scaler as Table
+from ensemble.spec.simulate import DELAY
 
 #: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
 KILL_TIMEOUT = 5.0
@@ -86,7 +89,7 @@ class SimulatedMember(Member):
     """Jobs that only pass the time of a virtual clock."""
 
     name = "simulated"
-    capabilities = frozenset(("submit", "cancel", "kill", "urgency"))
+    capabilities = frozenset(("submit", "cancel", "kill", "urgency", "scaler"))
 
     def __init__(
         self,
@@ -95,14 +98,18 @@ class SimulatedMember(Member):
         start: float = 0.0,
         queues: Collection[str] = (),
         lean: bool = False,
+        delay: float = DELAY,
         most_pending: float = math.inf,
     ) -> None:
         """`draw` is asked for a job's fate when it starts. `start` is what the clock shows at first, in seconds.
 
         Jobs may name the `queues`; they all have the same nodes. A `lean` one leaves out acknowledgements, which tell
-        an engine nothing that the events of a job that cannot become invalid do not. While `most_pending` jobs wait to
-        start, submissions are answered later, in their order.
+        an engine nothing that the events of a job that cannot become invalid do not. Nodes take `delay` seconds to come up.
+        While `most_pending` jobs wait to start, submissions are answered later, in their order.
         """
+        self._delay = delay
+        #: gets a word when a job has ended; None where nobody waits for nodes to become free
+        self.on_freed: Optional[Callable[[], None]] = None
         self._most_pending = most_pending
         self._backlog: Deque[Tuple[OpenEnsemble, Submit]] = deque()
         #: submissions that were answered later
@@ -130,6 +137,9 @@ class SimulatedMember(Member):
         #: seconds times cores, and times nodes, that jobs have had so far, by the time of `_counted`
         self._core_seconds = 0.0
         self._node_seconds = 0.0
+        #: the same of those that were up
+        self._cores_up = 0.0
+        self._nodes_up = 0.0
         self._counted = start
         #: most jobs that have been running at a time, and most nodes and cores in use
         self.most_running = 0
@@ -274,16 +284,25 @@ class SimulatedMember(Member):
     def where(self, ensemble: str, id: JobId, params: Optional[Mapping[str, Any]] = None) -> str:
         return f"job {id} is simulated and prints nothing" if ensemble in self._ensembles else ""
 
+    def scaler(self, table: Table, submitter: Optional[Submitter]) -> SimulatedScaler:
+        """Stands for any scaler."""
+        return SimulatedScaler(self, self._delay)
+
+    def changed(self, how: str, ranks: Sequence[int]) -> None:
+        """Nodes have come up, or gone (`down`), that `nodes` has opened, closed, lost or regained."""
+        self._unsettled = True
+        for owner in self._ensembles.values() if ranks else ():
+            if RESOURCES in owner.events:
+                self._put(owner, Resources(self._now, how, idset(ranks)))
+
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Nodes, cores and jobs, as a `Counted` has them."""
-        nodes, down = self.nodes, len(self.nodes.down)
-        up = len(nodes.sizes) - down
-        cores = sum(nodes.sizes[rank][0] for rank in nodes.down) if down else 0
+        nodes, up = self.nodes, self.nodes.up
         return {
-            "nodes": {"up": up, "down": down, "free": up - nodes.busy, "allocated": nodes.busy},
+            "nodes": {"up": up, "down": len(nodes.sizes) - up, "free": nodes.free_nodes, "allocated": nodes.busy},
             "cores": {
-                "up": nodes.cores - cores,
-                "down": cores,
+                "up": nodes.cores_up,
+                "down": nodes.cores - nodes.cores_up,
                 "free": nodes.free_cores,
                 "allocated": nodes.used_cores,
             },
@@ -293,33 +312,34 @@ class SimulatedMember(Member):
     def lose(self, ranks: Sequence[int]) -> None:
         """These nodes go down, and with them the jobs that have some of them."""
         lost = [rank for rank in dict.fromkeys(ranks) if rank < len(self.nodes.sizes) and rank not in self.nodes.down]
-        self._tell("down", lost)
+        self.changed("down", lost)
         for job in list(self._jobs.values()):
             gone = [rank for rank, _, _ in job.place if rank in lost]
             if gone:
                 self._exception(job, "node-failure", f"node failure on rank {gone[0]}")
                 self._end(job, _death(signal.SIGKILL))
-        self._account()
+        self.account()
         for rank in lost:
             self.nodes.lose(rank)
 
     def regain(self, ranks: Sequence[int]) -> None:
         """These nodes are up again."""
         found = [rank for rank in ranks if rank in self.nodes.down]
-        self._tell("up", found)
+        self.changed("up", found)
+        self.account()
         for rank in found:
             self.nodes.regain(rank)
         self._unsettled = True
 
-    def _tell(self, name: str, ranks: Sequence[int]) -> None:
-        for owner in self._ensembles.values() if ranks else ():
-            if RESOURCES in owner.events:
-                self._put(owner, Resources(self._now, name, _idset(ranks)))
-
     def used(self) -> Tuple[float, float]:
         """Seconds times nodes, and seconds times cores, that jobs have had so far."""
-        self._account()
+        self.account()
         return self._node_seconds, self._core_seconds
+
+    def had(self) -> Tuple[float, float]:
+        """Seconds times nodes, and seconds times cores, that were up so far."""
+        self.account()
+        return self._nodes_up, self._cores_up
 
     def submitted(self, id: JobId) -> Optional[Submit]:
         """What a job that has not ended was submitted as."""
@@ -368,7 +388,7 @@ class SimulatedMember(Member):
             if job is None or job.state is not PENDING or job.urgency != -urgency:
                 heapq.heappop(queue)
                 continue
-            self._account()
+            self.account()
             place = nodes.take(job.asked)
             if place is None:
                 return
@@ -387,7 +407,7 @@ class SimulatedMember(Member):
             self.spans[job.act.group] = [now, now]
         owner = job.owner
         if "alloc" in owner.events:
-            self._event(job, "alloc", {"ranks": _idset([node[0] for node in place])})
+            self._event(job, "alloc", {"ranks": idset([node[0] for node in place])})
         self._outbox.append((owner, JobEvent(now, job.id, "start", _NOTHING)))
         if fate.reports is not None:
             job.report = next(fate.reports, None)
@@ -433,9 +453,11 @@ class SimulatedMember(Member):
     def _end(self, job: Job, status: int) -> None:
         del self._jobs[job.id]
         self._running -= 1
-        self._account()
+        self.account()
         self.nodes.give(job.place)
         self._unsettled = True
+        if self.on_freed is not None:
+            self.on_freed()
         owner, now, outbox = job.owner, self._now, self._outbox
         self.spans[job.act.group][1] = now
         outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
@@ -444,13 +466,16 @@ class SimulatedMember(Member):
             self._event(job, "free")
         outbox.append((owner, JobEvent(now, job.id, "clean", _NOTHING)))
 
-    def _account(self) -> None:
-        """Add up what is in use since the last change of it."""
+    def account(self) -> None:
+        """Add up what is in use since the last change of it; to be called before nodes come or go."""
         passed = self._now - self._counted
         if passed > 0:
             self._counted = self._now
             self._node_seconds += passed * self.nodes.busy
             self._core_seconds += passed * self.nodes.used_cores
+            # those of a node that is lost are counted as idle ones
+            self._nodes_up += passed * (len(self.nodes.sizes) - len(self.nodes.closed))
+            self._cores_up += passed * (self.nodes.cores - self.nodes.cores_closed)
 
     # ---- acting on jobs
 
@@ -538,16 +563,3 @@ _TICK = 1e-6
 def _death(number: int) -> int:
     """The wait status of a job that a signal has ended, as the Flux shell codes it."""
     return (128 + int(number)) << 8
-
-
-def _idset(ranks: Sequence[int]) -> str:
-    """Ranks in order, as Flux writes them."""
-    parts: List[str] = []
-    first = last = ranks[0]
-    for rank in [*ranks[1:], -2]:
-        if rank == last + 1:
-            last = rank
-            continue
-        parts.append(str(first) if first == last else f"{first}-{last}")
-        first = last = rank
-    return ",".join(parts)

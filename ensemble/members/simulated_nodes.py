@@ -34,16 +34,18 @@ class Request(NamedTuple):
 class Nodes:
     """All nodes, and what is free of each."""
 
-    def __init__(self, nodes: Sequence[Pair]) -> None:
+    def __init__(self, nodes: Sequence[Pair], up: Optional[int] = None) -> None:
+        """`up` are there at first, those of the least ranks; without it all."""
         self.sizes: Tuple[Pair, ...] = tuple(nodes)
         self.cores = sum(cores for cores, _ in nodes)
         self.gpus = sum(gpus for _, gpus in nodes)
+        self.cores_up = self.cores
         self.free_cores = self.cores
         self.free_gpus = self.gpus
         #: nodes of which something is taken, and cores that are
         self.busy = 0
         self.used_cores = 0
-        #: ranks that are down
+        #: ranks that are down, for a reason of their own
         self.down: Set[int] = set()
         self._free: List[Pair] = list(nodes)
         #: what is left -> ranks that may have just that (they are looked at again), and the same as a set
@@ -63,6 +65,71 @@ class Nodes:
             heapq.heapify(heap)
         #: requests that were looked at -> why they can never be met
         self._reasons: Dict[Request, Optional[str]] = {}
+        #: ranks that take no jobs, because nobody has started them or they are to go; and how many cores these have
+        self.closed: Set[int] = set()
+        self.cores_closed = 0
+        #: of the nodes that are down or closed: what would be free of each; and how many of them still have a job
+        self._away: Dict[int, Pair] = {}
+        self._busy_away = 0
+        for rank in range(len(nodes) if up is None else up, len(nodes)):
+            self.close(rank)
+
+    @classmethod
+    def growing(cls, nodes: Sequence[Pair], most: Optional[int]) -> Nodes:
+        """These nodes, and as many like the last one as may come to them until there are `most`."""
+        return cls([*nodes, *list(nodes[-1:]) * ((most or 0) - len(nodes))], up=len(nodes))
+
+    @property
+    def up(self) -> int:
+        """Nodes that take jobs."""
+        return len(self.sizes) - len(self._away)
+
+    @property
+    def free_nodes(self) -> int:
+        """Nodes that take jobs and have none."""
+        return self.up - (self.busy - self._busy_away)
+
+    def idle(self, rank: int) -> bool:
+        """Has no job any of it?"""
+        return self._away.get(rank, self._free[rank]) == self.sizes[rank]
+
+    def close(self, rank: int) -> None:
+        """It takes no more jobs; those that run there go on."""
+        if rank not in self.closed:
+            self.closed.add(rank)
+            self.cores_closed += self.sizes[rank][0]
+            self._leave(rank)
+
+    def open(self, rank: int) -> None:
+        """It takes jobs again, or for the first time, unless it is down."""
+        if rank in self.closed:
+            self.closed.discard(rank)
+            self.cores_closed -= self.sizes[rank][0]
+            self._return(rank)
+
+    def lose(self, rank: int) -> None:
+        """The node goes down; nothing of it is taken any more."""
+        self.down.add(rank)
+        self._leave(rank)
+
+    def regain(self, rank: int) -> None:
+        """The node is up again, unless it is closed."""
+        self.down.discard(rank)
+        self._return(rank)
+
+    def _leave(self, rank: int) -> None:
+        if rank not in self._away:
+            self._away[rank] = self._free[rank]
+            self._busy_away += self._free[rank] != self.sizes[rank]
+            self._set(rank, (0, 0))
+            self.cores_up -= self.sizes[rank][0]
+
+    def _return(self, rank: int) -> None:
+        if rank in self._away and rank not in self.down and rank not in self.closed:
+            left = self._away.pop(rank)
+            self._busy_away -= left != self.sizes[rank]
+            self._set(rank, left)
+            self.cores_up += self.sizes[rank][0]
 
     def never(self, request: Request) -> Optional[str]:
         """Why no job can ever have this here; None where it can."""
@@ -115,20 +182,6 @@ class Nodes:
         for rank, cores, gpus in placement:
             self._change(rank, cores, gpus)
             self.used_cores -= cores
-
-    def lose(self, rank: int) -> None:
-        """The node goes down; nothing of it is taken any more."""
-        cores, gpus = self.sizes[rank]
-        self.down.add(rank)
-        self._change(rank, -cores, -gpus)
-        self.busy -= 1
-
-    def regain(self, rank: int) -> None:
-        """The node is up again."""
-        cores, gpus = self.sizes[rank]
-        self.down.discard(rank)
-        self.busy += 1
-        self._change(rank, cores, gpus)
 
     def _most_free(self, cores: int, gpus: int) -> Optional[int]:
         count, top = self._with, self._top
@@ -194,16 +247,27 @@ class Nodes:
         return None
 
     def _change(self, rank: int, cores: int, gpus: int) -> None:
-        before, size = self._free[rank], self.sizes[rank]
+        size = self.sizes[rank]
+        left = self._away.get(rank)
+        before = self._free[rank] if left is None else left
         now = (before[0] + cores, before[1] + gpus)
+        more = (now != size) - (before != size)
+        self.busy += more
+        if left is None:
+            self._set(rank, now)
+        else:
+            self._away[rank] = now
+            self._busy_away += more
+
+    def _set(self, rank: int, now: Pair) -> None:
+        before = self._free[rank]
         self._free[rank] = now
         self._with[before[0]] -= 1
         self._with[now[0]] += 1
         if now[0] > self._top:
             self._top = now[0]
-        self.free_cores += cores
-        self.free_gpus += gpus
-        self.busy += (now != size) - (before != size)
+        self.free_cores += now[0] - before[0]
+        self.free_gpus += now[1] - before[1]
         self._put(rank)
 
     def _put(self, rank: int) -> None:

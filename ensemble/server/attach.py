@@ -112,7 +112,7 @@ class Members:
     def _attach(self, line: _Line, given: Any) -> None:
         line.out.put(_ToMember(welcome={"server": "ensemble"}))
         try:
-            self._host.member.attach(line, given.name, given.identity)
+            self._host.member.attach(line, given.name, given.identity, given.capabilities)
         except Refusal as exc:
             line.refuse(str(exc))
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import itertools
+import os
 import queue
 import secrets
 import syslog
@@ -18,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from ensemble.errors import EnsembleError, ServiceLost, service_error
+from ensemble.errors import EnsembleError, ServiceError, ServiceLost, service_error
 from ensemble.members.guard import Log, guarded
 from ensemble.members.remote import RemoteMember
 from ensemble.service.core import Service
@@ -137,6 +139,15 @@ class HostedService:
     def _run(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # held as long as this process lives
+            self._lock = os.open(self._folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ServiceError(
+                    f"another server has its ensembles in {self._folder}: end it, or name another folder with --rundir",
+                    errno.EBUSY,
+                ) from None
             store = FileStore(self._folder, self.loop.call_later, self._log, None)
             for id in store.ids():
                 store.lock(id)

@@ -162,10 +162,7 @@ class RemoteMember:
 
     def _work(self) -> None:
         try:
-            self._journal = Journal(self._folder)
-            self._db = self._journal.db
-            self._queue.start(self._tell)
-            self._take_up()
+            self.begin()
         except Exception as exc:
             self._fail()
             if isinstance(exc, sqlite3.OperationalError):
@@ -173,19 +170,12 @@ class RemoteMember:
             self._ready.set()
             return
         self._ready.set()
-        steps: Dict[str, Callable[[Any], None]] = {
-            "line": self._on_line,
-            "unline": self._on_unline,
-            "action": self._on_action,
-            "acknowledged": self._on_acknowledged,
-            "news": self._on_news,
-        }
         try:
             while True:
                 what, given = self._todo.get()
                 if what == "end":
                     break
-                steps[what](given)
+                self.step(what, given)
         except Exception:
             # half a step is not in the journal: the next process does it again
             self._fail()
@@ -193,6 +183,24 @@ class RemoteMember:
             with contextlib.suppress(Exception):
                 self._queue.stop()
             self._db.close()
+
+    def begin(self) -> None:
+        """Open the journal, and take up what an earlier process began."""
+        self._journal = Journal(self._folder)
+        self._db = self._journal.db
+        self._queue.start(self._tell)
+        self._take_up()
+
+    def step(self, what: str, given: Any) -> None:
+        """One thing that the worker does."""
+        steps: Dict[str, Callable[[Any], None]] = {
+            "line": self._on_line,
+            "unline": self._on_unline,
+            "action": self._on_action,
+            "acknowledged": self._journal.acknowledged,
+            "news": self._on_news,
+        }
+        steps[what](given)
 
     def _fail(self) -> None:
         self._failure = traceback.format_exc()
@@ -236,9 +244,6 @@ class RemoteMember:
     def _on_unline(self, line: queue.Queue[Any]) -> None:
         if self._line is line:
             self._line = None
-
-    def _on_acknowledged(self, seq: int) -> None:
-        self._journal.acknowledged(seq)
 
     def _on_news(self, news: Tuple[int, str, Dict[str, Any], float]) -> None:
         id, name, context, t = news

@@ -48,6 +48,7 @@ from ensemble.service.purge import purgeable, remove_all
 from ensemble.service.recovery import bring_back, damaged_status, other_sampler, sampler, take_up
 from ensemble.service.rows import held_count, held_rows
 from ensemble.service.running import Running
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import Store, Stored
 from ensemble.service.watchers import Watcher
 from ensemble.spec import sampling
@@ -89,6 +90,7 @@ class Service:
         #: those that have not ended, and halted ones, which may carry on; in order of submission
         self._running: Dict[str, Running] = {}
         self._stored: Dict[str, Stored] = {}
+        self._scaling = Scaling(member, self.deliver, log, clock)
         self._frozen: Optional[str] = None
         #: the store is behind, and takes no more events
         self._full = False
@@ -124,8 +126,10 @@ class Service:
                     running.announce(running.given["name"], running.given["file"])
                 running.feed(Begin(running.given["t_submit"]))
             take_up(running, self._member)
+            self._scaling.take_up(running.engine, running.submitter)
             if running.engine.final is not None:
                 self._ended(running)
+        self._scaling.start()
 
     @property
     def active(self) -> int:
@@ -180,6 +184,7 @@ class Service:
         if self._frozen is None:
             self._frozen = reason
             self._member.freeze()
+            self._scaling.freeze()
             now = self._clock()
             for running in self._running.values():
                 # kept, so that what the shutdown cancels is not taken for the user's will after the restart;
@@ -195,6 +200,7 @@ class Service:
             self._keepalive.cancel()
         for running in self._running.values():
             running.stop(self._frozen)
+        self._scaling.stop()
         self._member.stop()
         self._store.close()
 
@@ -204,10 +210,16 @@ class Service:
         self._may_act()
         request = parse(Submission, payload)
         try:
-            loaded = load(request.text, request.file, Beside(request.files), self._member.capabilities)
+            member = self._member
+            loaded = load(request.text, request.file, Beside(request.files), member.capabilities, site=member.site)
         except SpecError as exc:
             raise BadRequest(str(exc)) from None
         spec = loaded.spec
+        if spec.members and not self._member.takes_members:
+            raise BadRequest(
+                f"{request.file}: members are Flux instances, and this service is in none: run inside one (flux start, "
+                "flux alloc)"
+            )
         seeds = sampling.draw(spec, secrets.randbelow)
         spec = sampling.seeded(spec, seeds)
         id = self._new_id()
@@ -349,10 +361,12 @@ class Service:
         if not request.by:
             raise BadRequest("a queue that is to change its size does so by one node or more")
         name = "grow" if request.by > 0 else "shrink"
-        if name not in self._member.capabilities:
-            raise ServiceError(
-                f"the queue '{self._member.name}' has no way to {name}, so nothing was done", errno.EOPNOTSUPP
-            )
+        running = self._find(request.id)[1]
+        if running is not None:
+            try:
+                self._scaling.able(running.engine, name)
+            except MemberError as exc:
+                raise ServiceError(str(exc), errno.EOPNOTSUPP) from None
         self._command(request.id, "resize", {"by": request.by}, reply)
 
     def _on_purge(self, payload: Any, reply: Reply) -> None:
@@ -367,6 +381,7 @@ class Service:
         for id in stored:
             running = self._running.pop(id, None)
             if running is not None:
+                self._scaling.release(id)
                 self._member.close(id)
                 running.stop()
 
@@ -446,6 +461,7 @@ class Service:
             given,
             self._member,
             self._store,
+            self._scaling,
             log=self._log,
             clock=self._clock,
             on_end=self._ended,
@@ -473,6 +489,7 @@ class Service:
                 self._log(syslog.LOG_ERR, f"the end of ensemble {running.id} could not be stored: {error}")
 
         self._store.end(running.id, status, kept)
+        self._scaling.release(running.id)
         if running.lingers:
             return
         self._member.close(running.id)

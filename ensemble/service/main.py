@@ -186,15 +186,15 @@ def service_maker(where: Host) -> Callable[[FluxHost], Service]:
         # Read once, by numpy: a thread for each core of a big machine is nothing that statistics of ours need.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from ensemble.members.flux import FluxMember
+        from ensemble.members.several import Several
         from ensemble.service import last_words
         from ensemble.service.core import Service
         from ensemble.service.kvs_store import KvsStore
 
         if not where.restarts:
             last_words.forget(host.handle)
-        return Service(
-            FluxMember(handle=host.handle), KvsStore(host.handle, host.log), where, log=host.log, on_quit=host.stop
-        )
+        member = Several(FluxMember(handle=host.handle), host.log)
+        return Service(member, KvsStore(host.handle, host.log), where, log=host.log, on_quit=host.stop)
 
     return make
 

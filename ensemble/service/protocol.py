@@ -47,7 +47,7 @@ quit    {} -> {}                                      answered, then the service
 
 SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
 STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
-                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value},
+                     rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value}, members: {NAME: up|down|gone},
                      parameters: {G: [{set, names, sample, seed, taken, total}]}}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
         failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
@@ -70,9 +70,10 @@ EVENT   [number, EVENT_JSON (`engine.events.to_json`), [str]]      the last: key
         to be done
 COUNTS  {submitted, pending, running, active, finished, success, failed, cancelled, retried}
 JOB     {id, group, state: held|submitting|pending|running|finished|inactive, result: None|success|failed|cancelled|retried,
-         exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, ranks, params, values,
-         ended, where}
+         exit_code, signal, cause, note, attempt, rule, firing, index, t_submit, t_start, t_end, member, ranks, params,
+         values, ended, where}
         cause: None, or why it did not succeed: exit, signal, timeout, cancel, refused, exec, infrastructure, exception
+        member: None for the service's own queue, or the name of the member that it was sent to
         ended: None, or which of the ensemble's jobs it was to end, from 1
         note: None, or the note of its exception, or the reason of its refusal
 RECORD  {seq, t, type, ...}, seq from 1 without a gap

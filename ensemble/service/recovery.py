@@ -50,7 +50,9 @@ def bring_back(stored: Stored, member: Member, drive: Callable[[Engine, Dict[str
     running.t_heard = engine.t
     running.over = engine.final is not None
     doubtful = [
-        Submit(key, job.group, job.set, job.overrides, job.params) for key, job in engine.jobs.items() if job.id is None
+        Submit(key, job.group, job.set, job.overrides, job.params, job.member)
+        for key, job in engine.jobs.items()
+        if job.id is None
     ]
     running.unanswered.update(one.key for one in doubtful)
     member.open(stored.id, spec, Submitter(**stored.given["submitter"]), engine.wanted_events)
@@ -122,5 +124,6 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "metrics": {},
         "rules": [],
         "variables": {},
+        "members": {},
         "parameters": {},
     }

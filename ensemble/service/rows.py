@@ -49,6 +49,7 @@ def _row(engine: Engine, batch: Batch, index: int) -> Dict[str, Any]:
             "t_submit",
             "t_start",
             "t_end",
+            "member",
             "ranks",
             "ended",
             "where",

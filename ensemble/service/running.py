@@ -24,6 +24,7 @@ from ensemble.engine.actions import (
     Record,
     Resize,
     SetTimer,
+    Size,
     Submit,
     Urgency,
 )
@@ -37,13 +38,13 @@ from ensemble.engine.events import (
     Recovered,
     Refused,
     TimerExpired,
-    Unable,
     to_json,
 )
 from ensemble.engine.snapshot import snapshot
 from ensemble.errors import TransitionError
-from ensemble.members.base import Member, Timer
+from ensemble.members.base import Member, Submitter, Timer
 from ensemble.service.calling import Calling
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import Commit, Snapshot, Store
 from ensemble.service.watchers import Watcher, is_end
 
@@ -73,6 +74,7 @@ class Running:
         given: Dict[str, Any],
         member: Member,
         store: Store,
+        scaling: Scaling,
         *,
         log: Callable[[int, str], None],
         clock: Callable[[], float],
@@ -102,6 +104,7 @@ class Running:
         self.unanswered: Set[Key] = set()
         self._member = member
         self._store = store
+        self._scaling = scaling
         self._log = log
         self.clock = clock
         self._on_end = on_end
@@ -112,6 +115,11 @@ class Running:
         #: number of a commit that is not done yet -> rows that have left the engine and are not in the store
         self.leaving: Dict[int, List[Dict[str, Any]]] = {}
         self.calling = Calling(self, member, store, log)
+
+    @property
+    def submitter(self) -> Submitter:
+        """Where the user stood who submitted it."""
+        return Submitter(**self.given["submitter"])
 
     # ---- events in, actions out
 
@@ -206,24 +214,16 @@ class Running:
             return
         if isinstance(action, SetTimer):
             self.set_timer(action.timer, action.at)
-        elif isinstance(action, Resize) and not self._can(action):
-            return
+        elif isinstance(action, Resize):
+            self._scaling.ask(self.engine, self.submitter, action)
+        elif isinstance(action, Size):
+            self._scaling.want(self.engine, self.submitter, action)
         elif isinstance(action, FOR_MEMBER):
             self._member.perform(self.id, action)
             if isinstance(action, Submit):
                 self.unanswered.add(action.key)
         elif isinstance(action, Call):
             self.calling.call(action.call)
-
-    def _can(self, action: Resize) -> bool:
-        """Can the queue do that? If not, the engine hears of it as of any other outcome."""
-        name = "grow" if action.by > 0 else "shrink"
-        if name in self._member.capabilities:
-            return True
-        reason = f"the queue '{self._member.name}' has no way to {name}, so nothing was done"
-        unable = Unable(self.clock(), name, action.cause.rule or "", reason)
-        self._member.call_at(self.clock(), lambda: self.feed(unable))
-        return False
 
     def note(self, lines: List[Record], then: Callable[[Optional[str]], None] = lambda error: None) -> None:
         """Keep lines that no event has caused, and show them; `then` is called once they are kept, or cannot be."""
@@ -364,6 +364,7 @@ class Running:
                 for rule in engine.book.rules
             ],
             "variables": dict(engine.variables),
+            "members": {name: engine.places.get(name, "up") for name in engine.spec.members},
             "parameters": engine.samples.table(engine.taken),
         }
 
@@ -443,4 +444,6 @@ def intent(action: Action) -> str:
         return str(action.key)
     if isinstance(action, (Cancel, Kill, Urgency)):
         return f"{type(action).__name__} {action.id}"
+    if isinstance(action, Size):
+        return f"Size {action.wanted}"
     return f"Call {action.call}" if isinstance(action, Call) else type(action).__name__

@@ -6,7 +6,8 @@ makes it durable; nothing here decides anything. Functions run in their worker p
 meanwhile; their answer comes before anything else happens. What is remembered grows with rules, groups and firings, not
 with jobs, unless functions ask for rows or somebody watches.
 
-The same spec, nodes, fates and seed give the same run, event by event.
+The same spec, nodes, fates and seed give the same run, event by event. It has more than 400 lines because whatever an engine
+asks for is carried out here, beside what is counted of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from random import Random
 from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ensemble.engine import calls, ending, signals
-from ensemble.engine.actions import FOR_MEMBER, Action, Call, Finished, Record, Resize, SetTimer
+from ensemble.engine.actions import FOR_MEMBER, Action, Call, Finished, Record, Resize, SetTimer, Size
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import (
     Acknowledged,
@@ -32,7 +33,6 @@ from ensemble.engine.events import (
     Report,
     Signal,
     TimerExpired,
-    Unable,
 )
 from ensemble.members.base import Submitter, Timer
 from ensemble.members.simulated import SimulatedMember
@@ -42,10 +42,11 @@ from ensemble.service.fates import Fates
 from ensemble.service.feeding import Cause, Feeding
 from ensemble.service.functions import Functions, Surroundings, results
 from ensemble.service.running import SHOWN
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
-from ensemble.spec.simulate import Outage, Sent
+from ensemble.spec.simulate import DELAY, Outage, Sent
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -95,9 +96,12 @@ class Simulation:
         self._setting = setting
         self.engine = Engine(spec, _ID)
         queues = {jobs.queue for jobs in spec.jobs if jobs.queue is not None}
-        self.member = SimulatedMember(
-            Nodes(setting.nodes), setting.fates.draw, queues=queues, lean=True, most_pending=MOST_PENDING
-        )
+        nodes = Nodes.growing(setting.nodes, None if spec.scaler is None else spec.scaler.max)
+        delay = DELAY if spec.simulate is None else spec.simulate.delay
+        more: Dict[str, Any] = {"queues": queues, "lean": True, "delay": delay, "most_pending": MOST_PENDING}
+        self.member = SimulatedMember(nodes, setting.fates.draw, **more)
+        self._scaling = Scaling(self.member, self._deliver, lambda level, text: None, self.member.clock)
+        self._scaling.start()
         self.feeding = Feeding()
         #: rule's id -> when it fired, in seconds from the start
         self.firings: Dict[str, array[float]] = {rule.id: array("d") for rule in spec.rules}
@@ -233,11 +237,9 @@ class Simulation:
                 self._behind[name] = by
             self._set_timer(name, action.at)
         elif isinstance(action, Resize):
-            if ("grow" if action.by > 0 else "shrink") not in self.member.capabilities:
-                name = "grow" if action.by > 0 else "shrink"
-                reason = f"the queue '{self.member.name}' has no way to {name}, so nothing was done"
-                unable = Unable(self.member.clock(), name, action.cause.rule or "", reason)
-                self.member.call_at(self.member.clock(), lambda: self.feed(unable))
+            self._scaling.ask(self.engine, None, action)
+        elif isinstance(action, Size):
+            self._scaling.want(self.engine, None, action)
         elif isinstance(action, FOR_MEMBER):
             self.member.perform(_ID, action)
         elif isinstance(action, Call):
@@ -349,8 +351,8 @@ class Simulation:
         engine, member = self.engine, self.member
         span = (engine.t_end if engine.t_end is not None else member.clock()) - (engine.t_begin or 0.0)
         node_seconds, core_seconds = member.used()
+        nodes_up, cores_up = member.had()
         counts = engine.tally.counts
-        nodes = member.nodes
         return {
             "state": self.state,
             "reason": self.reason,
@@ -363,8 +365,8 @@ class Simulation:
             # groups by the start of their first jobs
             "order": list(member.spans),
             "utilisation": {
-                "nodes": node_seconds / (span * len(nodes.sizes)) if span > 0 else None,
-                "cores": core_seconds / (span * nodes.cores) if span > 0 and nodes.cores else None,
+                "nodes": min(1.0, node_seconds / nodes_up) if nodes_up > 0 else None,
+                "cores": min(1.0, core_seconds / cores_up) if cores_up > 0 else None,
             },
             "held_back": member.held_back,
             "most": {"running": member.most_running, "nodes": member.most_nodes, "cores": member.most_cores},

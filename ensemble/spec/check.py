@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, Iterable, List, Optional, Tuple
 
-from ensemble.spec import heard, metrics, reading, sampling, targets, units
+from ensemble.spec import heard, metrics, places, reading, sampling, targets, units
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
@@ -137,6 +137,7 @@ class _Check:
                 self._job(item)
         rules = [item for item in (self._rules.items if self._rules else ()) if item.kind == "map"]
         self._computed.variables()
+        places.check(self._root, self._report)
         for item in rules:
             self._id(item)
         for item in rules:
@@ -226,6 +227,8 @@ class _Check:
                     self._group(node, group)
             elif trigger == "signal":
                 heard.signal_name(self._report, node, name)
+            elif trigger in places.MEMBER_TRIGGERS:
+                places.trigger_name(node, self._root, self._report)
             elif trigger == "end" and name not in END_STATES:
                 self._unknown(node, name, "no ensemble ends in a state called", END_STATES)
         elif trigger == "metric" and "name" not in rule.value and not misspelt(rule, "name", list(Rule.model_fields)):

@@ -12,7 +12,8 @@ from typing import Dict, Optional, Tuple
 from ensemble.spec.arithmetic import NUMBER, STRING
 from ensemble.spec.faults import shown
 from ensemble.spec.metrics import PathError, dunder
-from ensemble.spec.models import END_STATES, EVENT_TRIGGERS, JOB_TRIGGERS
+from ensemble.spec.models import END_STATES, EVENT_TRIGGERS, JOB_TRIGGERS, SCALE_TRIGGERS
+from ensemble.spec.places import MEMBER_TRIGGERS
 from ensemble.spec.retries import CAUSES
 
 #: what an event may have -> the kind of its value; None is any
@@ -24,6 +25,9 @@ _FIELDS: Dict[str, Optional[str]] = {
     "name": STRING,
     "state": STRING,
     "ranks": STRING,
+    "wanted": NUMBER,
+    "size": NUMBER,
+    "reason": STRING,
 }
 #: the words behind event.job
 _JOB: Dict[str, Optional[str]] = {
@@ -52,6 +56,8 @@ FIELDS: Dict[str, Tuple[str, ...]] = {
     "end": ("state",),
     "signal": ("name", "data"),
     **{f"resource-{how}": ("ranks",) for how in ("down", "up", "drain", "undrain")},
+    **dict.fromkeys(MEMBER_TRIGGERS, ("name",)),
+    **dict.fromkeys(SCALE_TRIGGERS, ("wanted", "size", "reason")),
 }
 _ANY = tuple(sorted({field for fields in FIELDS.values() for field in fields}))
 

@@ -27,6 +27,7 @@ from ensemble.spec import (
     machine,
     parameters,
     sampling,
+    scaler,
     simulate_check,
 )
 from ensemble.spec.abilities import BUILT_IN
@@ -34,9 +35,11 @@ from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.machine import Machine
 from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
+from ensemble.spec.places import Place
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.scaler import Scaler
 from ensemble.spec.simulate import Simulate, Simulated
 
 #: keys of a rule that may stand inside its lone action
@@ -60,11 +63,13 @@ def load(
     beside: Optional[Beside] = None,
     can: Optional[Collection[str]] = BUILT_IN,
     instance: Optional[Machine] = None,
+    site: Optional[scaler.Site] = None,
 ) -> Loaded:
     """The spec that the text describes. `file` names it in messages, and its stem is the default name.
 
-    `beside` has the files that it names, `can` the actions that the queue can do (None: do not look), `instance` the nodes
-    and queues that it is held against (None: none). Raises SpecError with every fault, in file order.
+    `beside` has the files that it names, `can` what the queue can do (None: do not look), `instance` the nodes
+    and queues that it is held against (None: none), `site` the queue's own scaler. Raises SpecError with every fault, in
+    file order.
     """
     beside = beside or Beside()
     characters, report = decode(text, file)
@@ -75,6 +80,7 @@ def load(
     root = shape.file(root)
     check.check(root, report, custom.functions(root.get("custom"), beside))
     simulate_check.check(root, report)
+    scaler.check(root, report)
     spec = validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)
@@ -82,6 +88,7 @@ def load(
         advice.advise(spec, root, report)
         if can is not None:
             abilities.check(spec, root, report, can)
+            scaler.warn(root, report, site)
         if instance is not None:
             machine.check(spec, root, report, instance)
     if report.faults or spec is None:
@@ -147,7 +154,7 @@ class Shape:
             self._report.add(root, f"the file cannot be {root}", expected="a mapping with the keys jobs and rules")
             raise SpecError(self._report.faults)
         entries = self._known(root, "file")
-        for section in ("logging", "limits", "variables", "simulate"):
+        for section in ("logging", "limits", "variables", "simulate", "scaler", "members"):
             # a section whose lines are all commented out is as good as none
             if section in entries and entries[section][1].empty:
                 del entries[section]
@@ -163,6 +170,8 @@ class Shape:
             entries["logging"] = (entries["logging"][0], self._section(entries["logging"][1], "logging"))
         if "simulate" in entries and entries["simulate"][1].kind == "map":
             entries["simulate"] = (entries["simulate"][0], self._simulate(entries["simulate"][1]))
+        if "scaler" in entries and entries["scaler"][1].kind == "map":
+            entries["scaler"] = (entries["scaler"][0], self._section(entries["scaler"][1], "scaler"))
         if "variables" in entries and entries["variables"][1].kind == "map":
             place, given = entries["variables"]
             variables = dict(given.value)
@@ -333,6 +342,7 @@ _MODELS: Dict[str, Type[BaseModel]] = {
     "retries": Retries,
     "rule": Rule,
     "action key": Action,
+    "scaler": Scaler,
     "simulate": Simulate,
     "group": Simulated,
 }
@@ -443,10 +453,14 @@ def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
         return "limits", Limits
     if loc[:1] == ("logging",):
         return "logging", Logging
+    if loc[:1] == ("scaler",):
+        return "the scaler", Scaler
     if loc[:1] == ("simulate",):
         return simulate_check.subject(loc)
     if loc[:1] == ("custom",):
         return "custom", Custom
+    if loc[:1] == ("members",) and len(loc) > 1:
+        return "a member", Place
     return "the file", Spec
 
 

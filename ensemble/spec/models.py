@@ -31,8 +31,10 @@ from ensemble.engine.events import JOB_EVENTS
 from ensemble.spec import units
 from ensemble.spec.faults import nearest, shown
 from ensemble.spec.parameters import POINTS, SPACE, points_or_none, space_or_none
+from ensemble.spec.places import MEMBER_TRIGGERS, Names, Place
 from ensemble.spec.reports import OF_JOBS, Reported
 from ensemble.spec.retries import Retries
+from ensemble.spec.scaler import Scaler
 from ensemble.spec.simulate import Simulate
 from ensemble.spec.space import MOST_SEED, Point
 from ensemble.spec.units import As, Between, OrExpression, Written, number_or_percent
@@ -75,6 +77,8 @@ EVENT_TRIGGERS = {
 JOB_TRIGGERS = (*STATE_TRIGGERS, *END_TRIGGERS, *EVENT_TRIGGERS)
 #: nodes of the queue change
 RESOURCE_TRIGGERS = ("resource-down", "resource-up", "resource-drain", "resource-undrain")
+#: what became of a change of the queue's size
+SCALE_TRIGGERS = ("grow-finish", "grow-fail", "shrink-finish", "shrink-fail")
 TRIGGERS = (
     "start",
     "enabled",
@@ -83,6 +87,8 @@ TRIGGERS = (
     "report",
     "signal",
     *RESOURCE_TRIGGERS,
+    *MEMBER_TRIGGERS,
+    *SCALE_TRIGGERS,
     "group-complete",
     "heartbeat",
     "timer",
@@ -110,7 +116,7 @@ END_STATES = ("complete", "failed", "cancelled", "halted")
 
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
-    "file": ("models", "members"),
+    "file": ("models",),
     "job": (),
     "rule": (),
     "trigger": (),
@@ -291,6 +297,9 @@ class JobSet(_Model):
         None, description="what draws the points; without it one is drawn when the file is submitted, and kept"
     )
     metrics: Dict[str, Reported] = Field(default_factory=dict, description="variables that the jobs report")
+    member: Names = Field(
+        (), description="where its jobs run: one of members, or a list of them, best first; without it home"
+    )
 
     @property
     def wanted(self) -> Optional[int]:
@@ -401,7 +410,7 @@ class Rule(_Model):
     name: Optional[Text] = Field(
         None,
         description="metric: the path; job-* and group-complete: the group; report: GROUP.VARIABLE or the group; "
-        "signal: the signal's name; end: the state",
+        "signal: the signal's name; end: the state; member-*: the member",
     )
     when: When = Field(
         None,
@@ -486,6 +495,10 @@ class Spec(_Model):
         False, description="true: an action that the queue cannot do (grow, shrink) is a fault, and no warning alone"
     )
     custom: Optional[Custom] = Field(None, description="functions for the action custom: Python source, or where it is")
+    members: Dict[str, Place] = Field(
+        default_factory=dict, description="Flux instances besides the service's own in which groups may run, by name"
+    )
+    scaler: Optional[Scaler] = Field(None, description="how the queue grows and shrinks")
     simulate: Optional[Simulate] = Field(None, description="what simulate takes for the jobs and the queue")
     #: kept where functions may answer rules
     _tree: Optional[Tree] = PrivateAttr(None)

@@ -17,6 +17,8 @@ from ensemble.spec.units import As, Between
 
 #: seconds that a job takes where nothing says how long
 DURATION = 60.0
+#: seconds that nodes take to come up where nothing says how long
+DELAY = 60.0
 #: amounts of one group, or signals from outside: more are no table
 MOST = 1000
 
@@ -118,6 +120,9 @@ class Simulate(_Model):
     nodes: Optional[Annotated[int, Between(1, 1_000_000)]] = Field(None, description="nodes of the simulated queue")
     cores: Optional[Annotated[int, Between(1, 1_000_000)]] = Field(None, description="cores of a node")
     gpus: Optional[Annotated[int, Between(0, 1_000_000)]] = Field(None, description="GPUs of a node")
+    delay: _Duration = Field(
+        DELAY, description="time that nodes take to come up where the simulated queue grows (a minute without it)"
+    )
     groups: Dict[str, Simulated] = Field(default_factory=dict, description="what jobs do, by group")
     outages: Tuple[Outage, ...] = Field((), description="nodes that go down")
     signals: Tuple[Sent, ...] = Field((), description="signals that come from outside")

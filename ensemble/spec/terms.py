@@ -79,6 +79,8 @@ def comparison(sign: str, read: Read, number: float) -> Term:
 
 def _within(outer: Term, inner: Term, behind: bool = False) -> str:
     mine, its = _BINDING.get(outer.op, _ATOM), _BINDING.get(inner.op, _ATOM)
+    if inner.op == CONSTANT and isinstance(inner.value, (int, float)) and str(inner).startswith("-"):
+        its = _BINDING[NEGATIVE]
     # operators of one rank are read from the left
     bare = its > mine or (its == mine and not behind and outer.op not in (COMPARISON, "**"))
     return str(inner) if bare else f"({inner})"
@@ -89,6 +91,4 @@ def _constant(value: Any) -> str:
         return "no value"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:g}"
     return repr(value)

@@ -41,7 +41,7 @@ def test_the_acknowledgement_may_come_anywhere(world: Any, place: int) -> None:
     assert row == {
         "id": 7, "group": "a", "state": "inactive", "result": "success", "exit_code": 0, "signal": None, "cause": None,
         "note": None, "attempt": 0, "rule": "start", "firing": 1, "index": 0, "t_submit": T0 + 1, "t_start": T0 + 6,
-        "t_end": T0 + 7, "ranks": "0-1", "params": {}, "values": {}, "ended": 1,
+        "t_end": T0 + 7, "member": None, "ranks": "0-1", "params": {}, "values": {}, "ended": 1,
     }  # fmt: skip
     assert [r["event"] for r in w.records("job")] == ["submit", "start", "finish"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ensemble.engine.actions import Look, Resize
-from ensemble.engine.events import RESOURCES, Counted, Resources, Unable
+from ensemble.engine.actions import Look
+from ensemble.engine.events import RESOURCES, Counted, Resources
 from t.engine.harness import T0, Plan, act, rule
 
 START = rule("start", act("submit", "a"), id="start")
@@ -101,22 +101,6 @@ def test_neither_looks_nor_nodes_revive_what_has_ended(world: Any) -> None:
     assert w.feed(Counted(w.t + 1, nodes(4))) == []
 
 
-@pytest.mark.parametrize(
-    ("action", "by"), [(act("grow"), 1), (act("grow", value=3), 3), (act("shrink", value="1 + 1"), -2)]
-)
-def test_grow_and_shrink_are_asked_of_the_queue_and_a_refusal_is_told(world: Any, action: Any, by: int) -> None:
-    w = world([START, rule("job-start", action, id="r", repetitions=2)], [{"name": "a", "count": 2}])
-    w.run(until=2)
-    asked = w.of(Resize)
-    assert [(r.by, r.cause.rule, r.cause.firing) for r in asked] == [(by, "r", 1), (by, "r", 2)]
-    w.feed(Unable(w.t, action["name"], "r", "the queue cannot"))
-    (error,) = w.records("error")
-    assert (error["rule"], error["text"]) == ("r", f"{action['name']}: the queue cannot")
-    w.run()
-    assert w.engine.final == "complete"
-    assert len(w.fired("r")) == 2
-
-
 @pytest.mark.parametrize("reader", [
     rule("job-retry", act("log", value="on {event.job.ranks}")),
     rule("job-fail", LOG, when="event.job.ranks == '3'"),
@@ -124,15 +108,3 @@ def test_grow_and_shrink_are_asked_of_the_queue_and_a_refusal_is_told(world: Any
 def test_who_says_where_a_job_runs_hears_of_its_allocation(world: Any, reader: Any) -> None:
     assert "alloc" in world([START, reader], by_hand=True).engine.wanted_events
     assert "alloc" not in world([START, rule("job-fail", LOG)], by_hand=True).engine.wanted_events
-
-
-def test_an_operator_resizes_until_the_ensemble_ends(world: Any) -> None:
-    w = world([START], plans={"a": Plan(run=5)})
-    w.run(until=1)
-    w.command("resize", by=2)
-    w.command("resize", by=-1)
-    assert [(r.by, r.cause.rule) for r in w.of(Resize)] == [(2, None), (-1, None)]
-    assert [r["text"][:16] for r in w.records("log")] == ["grow by 2 nodes,", "shrink by 1 node"]
-    w.run()
-    w.command("resize", by=1)
-    assert len(w.of(Resize)) == 2

@@ -71,3 +71,21 @@ def test_as_it_is_written_and_once_where_the_service_dies(jobs: Jobs, output: An
         (jobs.folder / f"go{x}").write_text("")
     found = jobs.end(id)["metrics"]["a"]["reported"]["x"]
     assert (found["n"], found["mean"]) == (6, 3.5)
+
+
+def test_of_many_jobs_that_end_at_once(jobs: Jobs) -> None:
+    """The stream of one that ends while it is opened may stay silent: all has been read all the same, before its end."""
+    text = """
+name: many
+jobs:
+  - {name: a, command: "echo x={n}", count: 4, parameters: {n: {range: [0, 120]}}, metrics: {x: {regex: 'x=(\\d+)'}}}
+rules:
+  - {trigger: start, action: {name: submit, label: a}}
+  - {trigger: job-success, name: a, repetitions: unlimited, action: {name: submit, label: a, count: 1}}
+"""
+    path = jobs.folder / "many.yaml"
+    path.write_text(text)
+    id = jobs.ensemble("submit", str(path)).stdout.strip()
+    jobs.submitted.append(id)
+    found = jobs.end(id)["metrics"]["a"]
+    assert found["reported"]["x"]["n"] == 120

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -14,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 
 from ensemble.server import wire
-from t.server.served import Caller, Served, secure
+from t.server.served import COMMAND, Caller, Served, secure
 
 #: seconds
 PATIENCE = 100
@@ -45,12 +48,12 @@ class Far:
             self.folder, "--member", "remote", "--name", "far", "--rundir", str(self.folder / "run"), *options
         )
 
-    def attach(self, folder: str = "member", name: str = "far") -> subprocess.Popen[bytes]:
+    def attach(self, folder: str = "member", name: str = "far", port: int = 0) -> subprocess.Popen[bytes]:
         state = self.folder / "state"
         with open(self.folder / "member.log", "ab") as log:
             self.member = subprocess.Popen(
                 [
-                    sys.executable, "-m", "ensemble.server.processes", f"localhost:{self.port}", "--name", name,
+                    sys.executable, "-m", "ensemble.server.processes", f"localhost:{port or self.port}", "--name", name,
                     "--folder", str(self.folder / folder), "--cores", "2", "--cert", str(state / "cert.pem"),
                     "--token-file", str(state / "token"),
                 ],
@@ -121,6 +124,46 @@ class Far:
         assert set(told.values()) == {1}, told
 
 
+class Wire:
+    """A line between member and server that can be cut while both live."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._ends: List[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                beyond = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, beyond]
+                for ends in ((near, beyond), (beyond, near)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
 @pytest.fixture
 def far(tmp_path: Path) -> Any:
     one = Far(tmp_path)
@@ -155,6 +198,21 @@ def test_the_member_is_killed_in_the_middle(far: Far) -> None:
     assert far.counts(id)["success"] < 6
     far.attach()
     far.check_whole(id)
+
+
+def test_the_line_is_cut_again_and_again(far: Far) -> None:
+    cable = Wire(far.port)
+    try:
+        far.attach(port=cable.port)
+        id = far.submit()
+        for lines in (1, 3, 5):
+            far.wait_for(lambda lines=lines: len(far.lines()) >= lines)
+            seen = far.served.said().count("is attached")
+            cable.cut()
+            far.wait_for(lambda seen=seen: far.served.said().count("is attached") > seen)
+        far.check_whole(id)
+    finally:
+        cable.close()
 
 
 def test_both_are_killed_again_and_again(far: Far) -> None:
@@ -208,6 +266,12 @@ def test_another_journal_and_another_name_are_refused(far: Far) -> None:
         other = far.attach(folder, name)
         assert other.wait(PATIENCE) == 1
         assert words in far.said()
+
+
+def test_two_servers_do_not_share_a_folder(far: Far, tmp_path: Path) -> None:
+    options = ["--port", "0", "--member", "remote", "--state", str(tmp_path / "s"), "--rundir", str(far.folder / "run")]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, "another server has its ensembles in" in done.stderr) == (1, True)
 
 
 def test_what_a_member_may_not_send(far: Far) -> None:

@@ -189,6 +189,7 @@ def test_submit_and_the_verbs(place: Place) -> None:
     assert (status["id"], status["name"], status["state"]) == (id, "long", "running")
     assert set(status) == {
         "id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables", "parameters",
+        "members",
     }  # fmt: skip
     listed = json.loads(place.run("list", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["two-steps", "long"]

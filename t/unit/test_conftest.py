@@ -7,35 +7,42 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import List
+
+import pytest
 
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
 
-def run_inner(folder: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_inner(folder: Path, test: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Pytest on one file of its own, under our conftest with a short grace."""
     text = CONFTEST.read_text()
     assert "GRACE = 20.0" in text
     (folder / "conftest.py").write_text(text.replace("GRACE = 20.0", "GRACE = 0.3"))
     (folder / "test_inner.py").write_text(test)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = flux: x\n")
+    # it is a run of its own, not a part of this one
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(folder)],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options, str(folder)],
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**outer, **environment},
         timeout=100,
         check=False,
     )
 
 
-def test_a_process_left_running_fails_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["alone", "shared"])
+def test_a_process_left_running_fails_the_run(tmp_path: Path, options: List[str]) -> None:
     done = run_inner(
         tmp_path,
         "import subprocess\n"
         "def test_x(tmp_path):\n"
         "    p = subprocess.Popen(['sleep', '61'], start_new_session=True)\n"
         "    p.__class__.__del__ = lambda self: None\n",
+        *options,
     )
     assert "1 passed" in done.stdout
     assert "LEFT RUNNING" in done.stdout

@@ -10,17 +10,18 @@ from typing import Any, Dict
 import pytest
 
 from ensemble import __version__
-from ensemble.engine.actions import Resize
 from ensemble.engine.events import Begin, JobEvent
 from ensemble.members.base import Submitter
 from ensemble.service.protocol import ENDPOINTS
+from ensemble.spec.scaler import site
 from t.unit.fake_member import CHAIN, T0, THREE, House
+from t.unit.fake_scaler import FakeScaler
 
 COUNTS = {"submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried"}
 SUMMARY = {"id", "name", "state", "reason", "t_submit", "t_end", "jobs"}
 JOB = {
     "id", "group", "state", "result", "exit_code", "signal", "cause", "note", "attempt", "rule", "firing", "index", "t_submit",
-    "t_start", "t_end", "ranks", "params", "values", "ended", "where",
+    "t_start", "t_end", "member", "ranks", "params", "values", "ended", "where",
 }  # fmt: skip
 RULE = {"id", "trigger", "fired", "remaining", "state", "error"}
 STATES = {"held", "submitting", "pending", "running", "finished", "inactive"}
@@ -93,7 +94,7 @@ def test_status_while_it_runs_and_behind_its_end(house: House) -> None:
     jobs = [house.member.submit(id, n) for n in range(3)]
     house.member.run(id, jobs[0], seconds=4.0)
     status = house.status(id)
-    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables", "parameters"}
+    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables", "members", "parameters"}
     assert status["state"] == "running"
     assert status["groups"]["a"] == {**dict.fromkeys(COUNTS, 0), "submitted": 3, "pending": 2, "active": 2,
                                      "finished": 1, "success": 1}  # fmt: skip
@@ -360,20 +361,37 @@ def test_what_the_queue_cannot_do_is_a_fault_of_a_strict_file(house: House) -> N
     assert "the queue has no way to grow" in text
 
 
-def test_a_queue_that_can_grow_is_asked_to(house: House) -> None:
-    house.member.capabilities = house.member.capabilities | {"grow"}
-    answer = house.ask("submit", {"text": "strict: true\n" + GROW, "file": "f.yaml", "submitter": {}}).answer
+def test_a_queue_with_a_scaler_grows_and_an_ensemble_that_ends_wants_nothing_any_more(
+    house: House, monkeypatch: Any
+) -> None:
+    scaler = FakeScaler(house.member)
+    monkeypatch.setattr(house.member, "scaler", lambda table, submitter: scaler)
+    house.member.size = 4  # type: ignore[attr-defined]
+    house.member.capabilities = house.member.capabilities | {"scaler"}
+    text = "strict: true\nscaler: {name: drain}\n" + GROW
+    answer = house.ask("submit", {"text": text, "file": "f.yaml", "submitter": {}}).answer
     assert answer["warnings"] == []
     house.member.run(answer["id"], house.member.submit(answer["id"]))
-    assert [a.by for _, a in house.member.performed if isinstance(a, Resize)] == [2]
+    house.member.advance(0.0)
+    assert [(order.action, order.wanted, order.ensemble) for order in scaler.orders] == [("grow", 6, answer["id"])]
+    assert house.status(answer["id"])["state"] == "running"
+    assert scaler.done is not None
+    scaler.done(6, "")
+    assert house.status(answer["id"])["state"] == "complete"
+    assert house.service._scaling._wishes == {}
 
 
-def test_resize(house: House) -> None:
+def test_resize(house: House, monkeypatch: Any) -> None:
     id = house.submit(THREE)
     number, text = house.ask("resize", {"id": id, "by": 2}).refusal
     assert (number, "no way to grow" in text) == (errno.EOPNOTSUPP, True)
+    scaler = FakeScaler(house.member)
+    monkeypatch.setattr(house.member, "scaler", lambda table, submitter: scaler)
+    house.member.size = 4  # type: ignore[attr-defined]
+    house.member.site = site({"name": "drain"})
     house.member.capabilities = house.member.capabilities | {"grow"}
     assert house.ask("resize", {"id": id, "by": 2}).answer == {"id": id, "state": "running"}
-    assert [a.by for _, a in house.member.performed if isinstance(a, Resize)] == [2]
+    house.member.advance(0.0)
+    assert [(order.action, order.wanted) for order in scaler.orders] == [("grow", 6)]
     assert house.ask("resize", {"id": id, "by": 0}).refusal[0] == errno.EINVAL
     assert house.ask("resize", {"id": id, "by": -1}).refusal[0] == errno.EOPNOTSUPP

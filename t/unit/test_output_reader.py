@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.engine.events import Key, Printed
 from ensemble.members import output
-from ensemble.members.local import _Timer, _Watch
+from ensemble.members.loop_timers import LoopTimer, LoopWatch
 from ensemble.members.output import Loop, Outputs
 from ensemble.members.output_reader import LONGEST, Stream
 
@@ -50,16 +50,16 @@ class Reading:
         self.loop = asyncio.new_event_loop()
         self.events: List[Printed] = []
         self.said: List[str] = []
-        after = lambda seconds, call: _Timer(self.loop, time.time() + seconds, call)  # noqa: E731
+        after = lambda seconds, call: LoopTimer(self.loop, time.time() + seconds, call)  # noqa: E731
         self.outputs = Outputs(
             Loop(self._watch, after),
             lambda level, text: self.said.append(text),
             lambda id, event: self.events.append(event),
         )
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> _Watch:
+    def _watch(self, fd: int, callback: Callable[[], None]) -> LoopWatch:
         self.loop.add_reader(fd, callback)
-        return _Watch(self.loop.remove_reader, fd)
+        return LoopWatch(self.loop.remove_reader, fd)
 
     def follow(self, patterns: Dict[str, str], *files: str, id: int = 1, since: float = 0.0) -> None:
         self.outputs.follow("ens", id, KEY, patterns, [str(self.folder / file) for file in files], since)

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Dict, List, Tuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ensemble.spec import expression, ranges, suppose
@@ -102,8 +101,6 @@ def compiled(text: str) -> expression.Expression:
 
 def tried(data: Any, text: str) -> Tuple[expression.Expression, List[World]]:
     """The expression, and worlds to try it in. One that is none is passed over."""
-    from hypothesis import assume
-
     try:
         made = compiled(text)
     except ValueError:
@@ -115,7 +112,7 @@ def tried(data: Any, text: str) -> Tuple[expression.Expression, List[World]]:
     return made, [World(known, values) for values in draws]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), CONDITIONS)
 def test_what_is_called_impossible_does_not_hold(data: Any, text: str) -> None:
     made, worlds = tried(data, text)
@@ -123,7 +120,7 @@ def test_what_is_called_impossible_does_not_hold(data: Any, text: str) -> None:
         assert not any(made.holds(world) for world in worlds)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), SUMS)
 def test_a_value_lies_in_its_range(data: Any, text: str) -> None:
     made, worlds = tried(data, text)
@@ -135,16 +132,15 @@ def test_a_value_lies_in_its_range(data: Any, text: str) -> None:
             assert not found.common(span).empty, (value, span)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), st.one_of(CONDITIONS, SUMS))
 def test_a_term_reads_back_as_itself(data: Any, text: str) -> None:
     """What messages quote means what the file says."""
     made, worlds = tried(data, text)
-    again = compiled(str(made.term)) if "no value" not in str(made.term) else made
+    assume("no value" not in str(made.term))
+    again = compiled(str(made.term))
     for world in worlds:
-        value, other = made.value(world), again.value(world)
-        close = isinstance(value, float) and isinstance(other, float) and math.isclose(value, other, rel_tol=1e-3)
-        assert value == other or close or "e" in str(made.term) or "." in str(made.term)
+        assert again.value(world) == made.value(world), str(made.term)
 
 
 IMPOSSIBLE = [

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from ensemble.cli.replay import lines
-from ensemble.engine.events import Signal, Unable
+from ensemble.engine.events import Signal
 from ensemble.errors import NotFound, UsageError, service_error
 from ensemble.service import replay as replaying
 from ensemble.service import replay_file
@@ -190,12 +190,15 @@ def test_other_versions_and_quarantines_are_told() -> None:
     assert "the run was quarantined" in notes
 
 
-def test_outcomes_that_are_for_the_recorded_rules_alone() -> None:
+def test_what_became_of_the_queue_is_a_fact_for_all_rules() -> None:
     house = House()
-    id = house.submit(FILE)
-    house.member.tell(id, Unable(house.member.t, "grow", "many", "no way"))
-    found = replay(fetch(Direct(house), id), other(), "other.yaml")
-    assert [one["rule"] for one in found["timeline"]] == ["begin"]
+    grows = FILE.replace("rules:\n", "rules:\n  - {trigger: start, action: {name: grow}}\n", 1)
+    assert grows != FILE
+    id = house.submit(grows)
+    house.member.advance(0.0)
+    waits = "\n  - {id: told, trigger: grow-fail, action: {name: log, value: x}}"
+    found = replay(fetch(Direct(house), id), load(grows.rstrip() + waits, "f.yaml", can=None).spec, "other.yaml")
+    assert "told" in [one["rule"] for one in found["timeline"]]
 
 
 def test_the_command(run: Any, serve: Any, tmp_path: Any) -> None:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The scaler `command` in an instance whose ranks come up later: through the service, from a file to the nodes."""
+
+# Without Flux nothing of this can be imported: the skip has to come first.
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any, Dict, Iterator, List
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.flux, pytest.mark.timeout(400)]
+try:
+    from t.flux.growing import Growing, growing
+except ImportError as exc:
+    pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
+
+from t.flux.processes import PATIENCE
+from t.flux.real_service import RealService, serving
+
+HEARD: List[Dict[str, Any]] = [
+    {"id": how, "trigger": how, "repetitions": "unlimited",
+     "action": {"name": "log", "value": f"{how} {{event.wanted}} {{event.size}}"}}
+    for how in ("grow-finish", "grow-fail", "shrink-finish", "shrink-fail")
+]  # fmt: skip
+
+
+class Site(RealService):
+    def __init__(self, place: Growing) -> None:
+        self.place = place
+        super().__init__(place.instance)
+        self.submitter = {"environment": place.environment, "cwd": "/", "umask": 0o022, "rlimits": {}}
+
+    def begin(self, rules: List[Dict[str, Any]], **scaler: Any) -> str:
+        table = {"name": "command", "command": self.place.command, **scaler}
+        jobs = [{"name": "a", "command": "true", "nodes": 3}]
+        return self.submit(yaml.safe_dump({"scaler": table, "jobs": jobs, "rules": [*rules, *HEARD]}))
+
+    def records(self, id: str) -> List[Dict[str, Any]]:
+        return list(self.ask("log", {"id": id})["records"])
+
+    def logged(self, id: str) -> List[str]:
+        return [record["text"] for record in self.records(id) if record["type"] == "log"]
+
+    def errors(self, id: str) -> List[str]:
+        return [record["text"] for record in self.records(id) if record["type"] == "error"]
+
+    def wait(self, what: Any, text: str) -> Any:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            found = what()
+            if found:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"no {text}")
+
+    def end(self, id: str) -> str:
+        over = ("complete", "failed", "cancelled", "halted")
+        self.wait(lambda: self.ask("status", {"id": id})["state"] in over, "end")
+        return str(self.ask("status", {"id": id})["state"])
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with growing() as place, serving(place.instance) as _:
+        yield Site(place)
+
+
+def on(trigger: str, *actions: Dict[str, Any], **more: Any) -> Dict[str, Any]:
+    return {"trigger": trigger, "actions": list(actions), **more}
+
+
+def test_nodes_come_up_run_a_job_and_go_again(site: Site) -> None:
+    """The job needs three nodes and there is one: it waits, and runs once two more are up."""
+    rules = [
+        on("start", {"name": "submit", "label": "a"}),
+        on("start", {"name": "grow", "value": 2}),
+        on("group-complete", {"name": "shrink", "value": 2}, name="a"),
+    ]
+    id = site.begin(rules, max=3)
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["grow-finish 3 3", "shrink-finish 1 1"]
+    assert site.errors(id) == []
+    up, down = site.place.told()
+    assert (up["ENSEMBLE_ACTION"], up["ENSEMBLE_SIZE_WANTED"], up["ENSEMBLE_SIZE_CURRENT"]) == ("grow", "3", "1")
+    assert (up["ENSEMBLE_SIZE_MIN"], up["ENSEMBLE_SIZE_MAX"], up["ENSEMBLE_ID"]) == ("1", "3", id)
+    assert up["ENSEMBLE_RANKS"] == "1-3"
+    assert (down["ENSEMBLE_ACTION"], down["ENSEMBLE_SIZE_WANTED"], down["ENSEMBLE_RANKS"]) == ("shrink", "1", "1-2")
+    assert site.place.online() == "0"
+
+    # what was drained to be taken is of use again when it comes back
+    id = site.begin([on("start", {"name": "submit", "label": "a"}, {"name": "grow", "value": 2})])
+    assert site.end(id) == "complete"
+    assert site.place.online() == "0-2"
+    assert site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"] == {}
+
+    # a script that fails, and one that takes too long
+    site.place.how("fail")
+    id = site.begin([on("start", {"name": "grow"}), on("grow-fail", {"name": "shrink"})])
+    assert site.end(id) == "complete"
+    reason = "flux has failed with exit code 3: there are no nodes today"
+    assert site.errors(id) == [
+        f"grow to 4 nodes has failed: {reason}",
+        f"shrink to 2 nodes has failed: {reason}",
+    ]
+    assert site.logged(id) == ["grow-fail 4 3", "shrink-fail 2 3"]
+    assert site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"] == {}, "what was to go is given back"
+    site.place.how("hang")
+    id = site.begin([on("start", {"name": "grow"})], timeout="4s")
+    assert site.end(id) == "complete"
+    assert site.errors(id) == ["grow to 4 nodes has failed: after 4 s not all of the nodes are up"]
+    pid = site.place.told()[-1]["pid"]
+    site.wait(lambda: not os.path.exists(f"/proc/{pid}"), "end of the script that hangs")
+
+
+def test_a_service_that_is_killed_in_the_middle_goes_on_with_the_same_size(site: Site) -> None:
+    site.place.how("hang")
+    id = site.begin([on("start", {"name": "grow", "value": 2})])
+    (first,) = site.wait(site.place.told, "call of the script")
+    site.place.how("")
+    os.kill(site.pid, signal.SIGKILL)
+    site.wait(lambda: not os.path.exists(f"/proc/{first['pid']}"), "end of the script, which goes with the service")
+    site.wait(lambda: _answers(site), "service after the restart")
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["grow-finish 3 3"]
+    assert [one["ENSEMBLE_SIZE_WANTED"] for one in site.place.told()] == ["3", "3"]
+    assert site.place.online() == "0-2"
+
+
+def _answers(site: Site) -> bool:
+    try:
+        return bool(site.ask("stats"))
+    except OSError:
+        return False
+
+
+def test_the_largest_size_wins_and_a_shrink_waits_for_whoever_objects(site: Site) -> None:
+    stays = on("signal", {"name": "log", "value": "released"}, name="go")
+    big = site.begin([on("start", {"name": "grow", "value": 3}), stays])
+    site.wait(lambda: site.logged(big), "nodes of the first one")
+    small = site.begin([on("start", {"name": "grow"}), on("grow-fail", {"name": "shrink", "value": 2}), stays], max=4)
+    site.wait(lambda: site.errors(small), "refusal of a fifth node")
+    waits = f"shrink waits: ensemble {big} wants 4 nodes"
+    site.wait(lambda: waits in json.dumps(site.records(small)), "word of who objects")
+    assert site.place.online() == "0-3"
+    site.ask("signal", {"id": big, "name": "go", "data": {}, "token": "t:1"})
+    assert site.end(big) == "complete"
+    site.wait(lambda: "shrink-finish 2 2" in site.logged(small), "shrink")
+    assert site.place.online() == "0-1"
+    site.ask("cancel", {"id": small})
