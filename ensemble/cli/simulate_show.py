@@ -12,7 +12,7 @@ from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
 from ensemble.cli.table import Named, Table, fsd
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
-from ensemble.service.simulation import MOST_PENDING, Simulation
+from ensemble.service.simulation import ENDLESS, MOST_PENDING, Simulation
 from ensemble.spec.faults import listed
 from ensemble.spec.simulate import DURATION
 
@@ -164,9 +164,9 @@ def _line(record: Record) -> List[str]:
 
 
 def _loop_lines(result: Dict[str, Any]) -> List[str]:
-    """The rules that feed each other, where a run came to no good end."""
+    """The rules that feed each other, where a run would have gone on for ever."""
     loops = result["loops"]
-    if result["state"] in ("complete", "failed", "cancelled") or not loops:
+    if result["state"] not in ("halted", ENDLESS) or not loops:
         return []
     found = ["rules that feed each other:"]
     found += [clean(f"  {loop['text']} ({loop['times']} times)") for loop in loops[:MOST_LOOPS]]

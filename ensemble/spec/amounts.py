@@ -87,7 +87,9 @@ DISTRIBUTIONS: Dict[str, Kind] = {
 }
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\(", re.ASCII)
-_PERCENT = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*%\s*", re.ASCII)
+#: arguments that are never negative, whatever the distribution
+_SIZES = frozenset(("std", "shape", "scale"))
+_PERCENT = re.compile(r"\s*([+-]?\d{1,15}(?:\.\d{1,15})?)\s*%\s*", re.ASCII)
 
 
 class Known:
@@ -147,9 +149,10 @@ def share(value: Union[float, str], names: Optional[Collection[str]]) -> Amount:
     Raises PathError.
     """
     match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-    if match is not None and float(match[1]) <= 100:
-        return _constant(match[0].strip(), float(match[1]) / 100)
-    made = _plain(value, names, False) if isinstance(value, str) else read(value, names)
+    if match is not None:
+        made = _constant(match[0].strip(), float(match[1]) / 100)
+    else:
+        made = _plain(value, names, False) if isinstance(value, str) else read(value, names)
     if made.constant is not None and not 0 <= made.constant <= 1:
         raise ExpressionError("this is no share", 0, "a share from 0 to 1, or a percentage such as 5%")
     return made
@@ -165,7 +168,8 @@ def _plain(text: str, names: Optional[Collection[str]], seconds: bool) -> Amount
         try:
             return _constant(text, units.duration(text))
         except ValueError:
-            pass
+            if text.startswith("-") and text[-1:].isalpha() and _is_duration(text[1:]):
+                raise ExpressionError("a duration is never negative", 0, "a duration such as 5m") from None
     made = compile(text, names)
     if made.constant:
         number = _number(made.value(Known({})))
@@ -173,6 +177,14 @@ def _plain(text: str, names: Optional[Collection[str]], seconds: bool) -> Amount
             raise ExpressionError("this has no value", 0, NUMBER)
         return _constant(text, number)
     return Amount(text, lambda random, known: _number(made.value(known)), False, None, made.reads)
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        units.duration(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: Any) -> Optional[float]:
@@ -238,6 +250,9 @@ def _distribution(text: str, match: re.Match[str], names: Optional[Collection[st
         except PathError as exc:
             told = ExpressionError(exc.message, offset + lead + exc.offset, exc.expected, exc.word, exc.known)
             raise told from None
+        argument_name = kind.arguments[len(made) - 1] if kind.arguments != ("...",) else ""
+        if argument_name in _SIZES and (made[-1].constant or 0.0) < 0:
+            raise ExpressionError(f"{argument_name} is never negative", offset + lead, wanted)
     reads = tuple(
         one._replace(offset=one.offset + offset) for (offset, _), part in zip(arguments, made) for one in part.reads
     )

@@ -76,6 +76,9 @@ def test_what_is_known_of_the_job() -> None:
         ("True", 0, "expressions have no 'True'", None),
         ("'a'", 0, "this has no value", None),
         ("", 0, "the expression is empty", None),
+        ("lognormal(60, -15)", 14, "std is never negative", None),
+        ("gamma( -1, 2)", 7, "shape is never negative", None),
+        ("-5m", 0, "a duration is never negative", None),
     ],
 )
 def test_faults(text: str, offset: int, words: str, suggestion: Optional[str]) -> None:
@@ -96,7 +99,7 @@ def test_shares(text: Any, value: float) -> None:
     assert amounts.share(text, NAMES).draw(Random(), Known({"x": 3})) == value
 
 
-@pytest.mark.parametrize("text", [5, "5", -0.1, "101%", "150%", "normal(1, 2)"])
+@pytest.mark.parametrize("text", [5, "5", -0.1, "101%", "150%", "-5%", "normal(1, 2)"])
 def test_what_is_no_share(text: Any) -> None:
     with pytest.raises(PathError):
         amounts.share(text, NAMES)
