@@ -351,7 +351,8 @@ def rules_of(source: str) -> Dict[str, Any]:
 )
 def test_autoscale_keeps_to_the_bounds_and_times_of_the_scaler(metric: str, looked: str) -> None:
     entry = GOOD["autoscale"].replace("}", f", metric: {metric}, every: 1.5m, cooldown: 20, step: 3}}")
-    loaded = load(text(entry), "it.yaml", Folder("."))
+    source = text(entry).replace(SUBMIT, SUBMIT.replace("}", ", count: 900}"))
+    loaded = load(source, "it.yaml", Folder("."))
     assert not loaded.warnings, "\n".join(map(str, loaded.warnings))
     rules = {rule.id: rule for rule in loaded.spec.rules}
     grow, shrink, end = (rules[f"autoscale-{word}"] for word in ("grow", "shrink", "end"))
