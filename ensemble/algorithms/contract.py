@@ -51,6 +51,9 @@ class Group(NamedTuple):
     parameters: Mapping[str, Mapping[str, Any]] = {}
     #: points that its sample has in all; None where there is no end of them, or nobody knows
     points: Optional[int] = None
+    #: `min`, `max`, `timeout` and `cooldown` (in seconds) of the file's `scaler`, where these are known; empty
+    #: without one
+    scaler: Mapping[str, float] = {}
 
 
 class Told(NamedTuple):

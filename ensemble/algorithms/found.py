@@ -22,6 +22,7 @@ SHIPPED: Dict[str, str] = {
     "asha": "ensemble.algorithms.asha:Asha",
     "adaptive-sampling": "ensemble.algorithms.adaptive:AdaptiveSampling",
     "bisect": "ensemble.algorithms.bisection:Bisect",
+    "autoscale": "ensemble.algorithms.autoscale:Autoscale",
     "evolve": "ensemble.algorithms.evolution:Evolve",
 }
 

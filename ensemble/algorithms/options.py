@@ -8,6 +8,7 @@ says which option, and what would be right; the place in the file is found by wh
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 #: stands for "there is no default"
@@ -17,12 +18,18 @@ KINDS = {
     "integer": "a whole number",
     "number": "a number",
     "string": "a string",
+    "duration": "a duration such as 30s or 5m, or a number of seconds",
     "boolean": "true or false",
     "choice": "a word",
     "bounds": "two numbers, [low, high]",
     "variable": "a variable that the group's jobs report",
     "parameter": "the name of a parameter",
 }
+
+#: how a duration may be written, as everywhere in a file
+_DURATION = re.compile(r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(ms|s|m|h|d)?", re.ASCII)
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 1e9
 
 
 class Option(NamedTuple):
@@ -128,6 +135,8 @@ def _value(option: Option, value: Any, variables: Optional[Sequence[str]]) -> An
         return value
     if kind in ("integer", "number"):
         return _number(option, value)
+    if kind == "duration":
+        return _seconds(option, value)
     if kind == "bounds":
         if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
             raise _Unfit(KINDS[kind])
@@ -172,3 +181,13 @@ def _number(option: Option, value: Any) -> Any:
     if option.high is not None and value > option.high:
         raise _Unfit(expected)
     return int(value) if option.kind == "integer" else _plain(value)
+
+
+def _seconds(option: Option, value: Any) -> float:
+    """Of a duration. `low` of the option is a number of seconds."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    seconds = float(match[1]) * _UNITS[match[2] or ""] if match else float(value) if _is_number(value) else -1.0
+    low = option.low or 0
+    if not low <= seconds <= _LONGEST or (option.above and seconds == low):
+        raise _Unfit(KINDS["duration"] + (f", above {low:g}" if option.above else ""))
+    return seconds

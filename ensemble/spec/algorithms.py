@@ -14,11 +14,12 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from ensemble.algorithms import expanding, foreign, found
 from ensemble.algorithms.options import Wrong
-from ensemble.spec import sampling
+from ensemble.spec import sampling, units
 from ensemble.spec.beside import Beside
 from ensemble.spec.faults import Report, listed, nearest, shown
 from ensemble.spec.models import check_id
 from ensemble.spec.reader import Node
+from ensemble.spec.scaler import Scaler
 from ensemble.spec.space import WALKS, Axis, Space
 from ensemble.spec.syntax import MAX_DEPTH
 
@@ -29,8 +30,8 @@ _MOST = 100
 _MOST_VALUES = 1000
 
 
-def expand(node: Node, jobs: Optional[Node], report: Report, beside: Beside) -> List[Node]:
-    """The rules of the algorithms that stand there, in order. `jobs` are the file's, in shape."""
+def expand(node: Node, file: Mapping[str, Tuple[Node, Node]], report: Report, beside: Beside) -> List[Node]:
+    """The rules of the algorithms that stand there, in order. `file` has the file's `jobs` and `scaler`, in shape."""
     entries = node.items if node.kind == "list" else (node,)
     if node.kind == "scalar" or not entries or len(entries) > _MOST:
         told = "an empty list" if node.kind == "list" and not entries else str(node)
@@ -42,7 +43,7 @@ def expand(node: Node, jobs: Optional[Node], report: Report, beside: Beside) -> 
         if entry.kind != "map":
             report.add(entry, f"an algorithm cannot be {entry}", expected="a mapping such as {name: sweep}")
             continue
-        rules += _Entry(entry, jobs, report, beside).rules(ids)
+        rules += _Entry(entry, file, report, beside).rules(ids)
     return rules
 
 
@@ -58,9 +59,10 @@ class _Known(NamedTuple):
 class _Entry:
     """One algorithm of the file."""
 
-    def __init__(self, node: Node, jobs: Optional[Node], report: Report, beside: Beside) -> None:
+    def __init__(self, node: Node, file: Mapping[str, Tuple[Node, Node]], report: Report, beside: Beside) -> None:
         self._node = node
-        self._jobs = jobs
+        self._jobs = file["jobs"][1] if "jobs" in file else None
+        self._scaler = file["scaler"][1] if "scaler" in file else None
         self._report = report
         self._beside = beside
 
@@ -234,7 +236,38 @@ class _Entry:
         for axis in space.axes:
             for place, one in enumerate(axis.names):
                 axes[one] = _axis(axis, place)
-        return {"name": name, "variables": variables, "parameters": axes, "points": _points(job, space)}
+        facts = {"name": name, "variables": variables, "parameters": axes, "points": _points(job, space)}
+        return {**facts, "scaler": _scaling(self._scaler)}
+
+
+def _scaling(node: Optional[Node]) -> Dict[str, float]:
+    """What the scaler says of sizes and times; what has a fault is left out, and told elsewhere."""
+    found: Dict[str, float] = {}
+    if node is None or node.kind != "map":
+        return found
+    for word in ("min", "max", "timeout", "cooldown"):
+        inner = node.get(word)
+        default = Scaler.model_fields[word].default
+        read = units.whole if word in ("min", "max") else units.duration
+        try:
+            value = default if inner is None else read(inner.value)
+        except ValueError:
+            continue
+        if value is not None:
+            found[word] = value
+    return found
+
+
+def variables(rules: Sequence[Node]) -> List[str]:
+    """The variables that these rules of algorithms set, each once: nobody else has declared them."""
+    named: Dict[str, None] = {}
+    for rule in rules:
+        one, several = rule.get("action"), rule.get("actions")
+        for action in several.items if several is not None and several.kind == "list" else (one,):
+            name, label = (action.get("name"), action.get("label")) if action is not None else (None, None)
+            if name is not None and label is not None and name.text == "set":
+                named[label.text] = None
+    return list(named)
 
 
 def _axis(axis: Axis, place: int) -> Dict[str, Any]:

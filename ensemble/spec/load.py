@@ -194,8 +194,8 @@ class Shape:
         """Put the rules of the algorithms behind those of the file."""
         del written["algorithm"]
         place, node = entries.pop("algorithm")
-        jobs = entries["jobs"][1] if "jobs" in entries else None
-        more = [] if node is _Told else algorithms.expand(node, jobs, self._report, self._beside)
+        more = [] if node is _Told else algorithms.expand(node, entries, self._report, self._beside)
+        self._declare(algorithms.variables(more), place, entries, written)
         own = entries.get("rules")
         if own is not None and own[1].kind != "list" and not own[1].empty:
             return
@@ -205,6 +205,18 @@ class Shape:
             entries["rules"] = (place, _Told)
             return
         entries["rules"] = written["rules"] = (own[0] if own is not None else place, rules)
+
+    def _declare(
+        self, names: List[str], at: Node, entries: Dict[str, Tuple[Node, Node]], written: Dict[str, Tuple[Node, Node]]
+    ) -> None:
+        """Declare the variables of algorithms, without a value; what the file declares itself stays."""
+        for tree in (entries, written) if names else ():
+            place, own = tree.get("variables", (_scalar("variables", at), at))
+            if "variables" in tree and own.kind != "map" and not own.empty:
+                continue
+            had = own.value if "variables" in tree and own.kind == "map" else {}
+            more = {name: (_scalar(name, at), _scalar(None, at)) for name in names if name not in had}
+            tree["variables"] = (place, Node("map", {**had, **more}, own))
 
     def _known(self, node: Node, where: str) -> Dict[str, Tuple[Node, Node]]:
         """The entries without those of a later release, which are told here."""

@@ -165,3 +165,60 @@ def test_algorithms_are_swapped_and_swapped_back(capsys: Capture, tmp_path: Path
     assert len(switched) == 3
     assert not any("submit train" in line for line in lines[switched[0] : switched[2]])
     assert any("submit train" in line for line in lines[switched[2] :])
+
+
+#: a thousand nodes may be had, and one is there; at last forty jobs go on alone
+FAKE = """
+scaler: {{name: command, command: more-nodes, min: 1, max: 1000, timeout: 10m}}
+simulate:
+  nodes: 1
+  cores: 1
+  delay: 90s
+  groups: {{work: {{duration: "lognormal(10m, 3m)"}}, tail: {{duration: 3h}}}}
+logging: {{heartbeat: 30s}}
+jobs:
+  - {{name: work, command: work, count: 6000}}
+  - {{name: tail, command: tail, count: 40}}
+algorithm: {{name: autoscale, group: work, {options}, factor: 2, cooldown: 2m}}
+rules:
+  - trigger: start
+    actions: [{{name: submit, label: tail}}, {{name: submit, label: work}}]
+  - trigger: grow-finish
+    repetitions: unlimited
+    action: {{name: log, value: "grown to {{event.size}}"}}
+  - {{trigger: end, action: {{name: log, value: "at the end {{nodes.up}}"}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "metric: waiting, grow_above: 120, shrink_below: 30",
+        "metric: backlog, grow_above: 1, shrink_below: 0.2",
+        "metric: queue, grow_above: 1, shrink_below: 0.2",
+        "metric: pending, grow_above: 120, shrink_below: 30",
+    ],
+)
+def test_autoscale_on_a_thousand_nodes(options: str, tmp_path: Path, capsys: Capture) -> None:
+    """It doubles up to the bound, and comes down once the backlog has gone, without ever going to and fro."""
+    path = tmp_path / "it.yaml"
+    path.write_text(FAKE.format(options=options))
+    main(["simulate", str(path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["state"] == "complete"
+    assert (found["groups"]["work"]["success"], found["groups"]["tail"]["success"]) == (6000, 40)
+    main(["simulate", str(path), "--timeline"])
+    lines = capsys.readouterr().out.splitlines()
+    asked = [
+        match[1] for match in (re.search(r"(grow|shrink) from \d+ to \d+ nodes begins", x) for x in lines) if match
+    ]
+    sizes = [int(match[1]) for match in (re.search(r"grown to (\d+)$", line) for line in lines) if match]
+    assert sizes == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
+    assert found["most"]["nodes"] == 1000
+    # up, then down, and no way back
+    assert asked == sorted(asked)
+    assert asked.count("grow") == 10
+    assert asked.count("shrink") < 40, "those that idle go many at a time"
+    (size,) = [int(match[1]) for match in (re.search(r"at the end (\d+)$", line) for line in lines) if match]
+    assert size <= 80
+    assert fired(found)["autoscale-not-grown"] == 0

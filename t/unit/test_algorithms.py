@@ -36,14 +36,20 @@ GOOD = {
     "successive-halving": "{name: successive-halving, group: sim, metric: loss, max_resource: 64}",
     "adaptive-sampling": "{name: adaptive-sampling, group: sim, metric: loss, rtol: 0.05, max_samples: 50}",
     "evolve": "{name: evolve, group: sim, metric: loss}",
+    "autoscale": "{name: autoscale, group: probe, grow_above: 60, shrink_below: 10}",
     "bisect": "{name: bisect, group: probe, parameter: z, bracket: [0, 1], xtol: 1e-3}",
 }
+SCALER = "scaler: {name: drain, min: 2, max: 9, timeout: 2m, cooldown: 5}\n"
+SUBMIT = "{name: submit, label: probe}"
 PROBE = "  - {name: probe, command: 'probe {z}'}\n"
 
 
 def text(*entries: str, more: str = "") -> str:
     listed = f"algorithm: {entries[0]}\n" if len(entries) == 1 else f"algorithm: [{', '.join(entries)}]\n"
-    return JOBS + PROBE + listed + (more or "rules: [{trigger: start, action: {name: submit, label: probe}}]\n")
+    if "autoscale" in listed:
+        # it submits nothing
+        more = SCALER + "rules:\n  - trigger: start\n    actions: [" + SUBMIT + ", {name: submit, label: sim}]\n"
+    return JOBS + PROBE + listed + (more or f"rules: [{{trigger: start, action: {SUBMIT}}}]\n")
 
 
 def faults(source: str) -> List[Any]:
@@ -64,7 +70,8 @@ def test_each_expands_to_a_file_that_means_the_same(name: str) -> None:
     assert writing.text(again.written.root) == writing.text(loaded.written.root)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+#: autoscale submits nothing: the jobs are others' affair
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"autoscale"}))
 def test_a_file_needs_no_rules_of_its_own(name: str) -> None:
     jobs = "jobs:\n" + PROBE if name == "bisect" else JOBS
     entry = GOOD[name].replace("group: sim, ", "").replace("group: probe, ", "")
@@ -178,6 +185,14 @@ CASES: List[Tuple[str, int, str, str]] = [
     ("{name: evolve, group: probe, metric: duration}", 19, "has no parameters of its own", "parameters in the group"),
     ("{name: evolve, group: sim, metric: loss, elite: 30}", 60, "elite 30 is above the population, 20", ""),
     ("{name: evolve, group: sim, metric: loss, population: 65}", 65, "has 64 points alone", "at most 64"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 5}", 73, "shrink_below 5 is not below grow_above 5", "less than 5"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: -1}", 73, "shrink_below cannot be '-1'", "a number from 0"),
+    ("{name: autoscale, group: probe, grow_above: 5}", 19, "autoscale has no shrink_below", "shrink_below: below it"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, metric: wait}", 84, "metric cannot be 'wait'", "waiting"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, cooldown: soon}", 86, "cooldown cannot be 'soon'", "a duration such as 30s"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, every: 0}", 83, "every cannot be '0'", "above 0"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, factor: 1}", 84, "factor cannot be '1'", "a number above 1"),
+    ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, step: 1.5}", 82, "step cannot be '1.5'", "a whole number"),
 ]  # fmt: skip
 
 
@@ -319,3 +334,54 @@ def test_whatever_stands_in_options_is_a_file_or_faults(name: str, data: st.Data
         return
     assert all(rule.algorithm == name for rule in loaded.spec.rules)
     assert load(writing.text(loaded.written.root), "it.yaml", Folder(".")).spec == loaded.spec
+
+
+def rules_of(source: str) -> Dict[str, Any]:
+    return {rule.id: rule for rule in load(source, "it.yaml", Folder(".")).spec.rules}
+
+
+@pytest.mark.parametrize(
+    ("metric", "looked"),
+    [
+        ("waiting", "count.probe.pending > 0 and mean.probe.waiting > 60"),
+        ("pending", "count.probe.pending > 0 and ewm.probe.finished.pending > 60"),
+        ("backlog", "count.probe.pending > 0 and count.probe.pending / max(nodes.up, 1) > 60"),
+        ("queue", "queue.pending > 0 and queue.pending / max(nodes.up, 1) > 60"),
+    ],
+)
+def test_autoscale_keeps_to_the_bounds_and_times_of_the_scaler(metric: str, looked: str) -> None:
+    entry = GOOD["autoscale"].replace("}", f", metric: {metric}, every: 1.5m, cooldown: 20, step: 3}}")
+    source = text(entry).replace(SUBMIT, SUBMIT.replace("}", ", count: 900}"))
+    loaded = load(source, "it.yaml", Folder("."))
+    assert not loaded.warnings, "\n".join(map(str, loaded.warnings))
+    rules = {rule.id: rule for rule in loaded.spec.rules}
+    grow, shrink, end = (rules[f"autoscale-{word}"] for word in ("grow", "shrink", "end"))
+    held = "ensemble.elapsed >= var.autoscale-held"
+    assert str(grow.when) == f"{held} and {looked} and nodes.up < 9"
+    assert f"{held} and nodes.free > 0 and nodes.up > 2 and " in str(shrink.when)
+    assert (grow.every, shrink.every) == (90, 90)
+    # until the grow has failed at the latest: time-out, and both cooldowns
+    assert [str(action.value) for action in grow.actions] == ["ensemble.elapsed + 145", "3"]
+    assert [str(action.value) for action in shrink.actions] == ["ensemble.elapsed + 20", "min(nodes.free, 3)"]
+    assert str(end.when) == "nodes.up > 2"
+    assert not any(rule.keep_alive for rule in rules.values())
+    assert dict(loaded.spec.variables) == {"autoscale-held": None}
+
+
+def test_autoscale_without_a_maximum_and_an_end() -> None:
+    entry = GOOD["autoscale"].replace("}", ", factor: 2, at_end: keep}")
+    rules = rules_of(text(entry).replace(", max: 9", ""))
+    assert "autoscale-end" not in rules
+    assert str(rules["autoscale-grow"].when).endswith("mean.probe.waiting > 60")
+    assert str(rules["autoscale-grow"].actions[1].value) == "max(1, nodes.up * (2 - 1) // 1)"
+
+
+def test_variables_of_algorithms_are_declared_beside_those_of_the_file() -> None:
+    two = (
+        text(GOOD["autoscale"].replace("name: autoscale", "name: autoscale, id: nodes"))
+        + "variables: {n: 3, nodes-held: 7}\n"
+    )
+    two = two.replace(SUBMIT, "{name: submit, label: probe, count: var.n}")
+    loaded = load(two, "it.yaml", Folder("."))
+    assert dict(loaded.spec.variables) == {"n": 3, "nodes-held": 7}
+    assert not loaded.warnings
