@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ensemble.cli.table import Named
     from ensemble.spec.load import Loaded
     from ensemble.spec.machine import Machine
+    from ensemble.spec.scaler import Site
 
 #: exit status of run and watch for the state that the ensemble ended in
 EXIT = {"complete": 0, "failed": 1, "halted": 3, "cancelled": 4}
@@ -89,9 +90,18 @@ def load(path: str, instance: Optional[Machine] = None) -> Loaded:
     from ensemble.spec.load import load_file
 
     try:
-        return load_file(path, instance)
+        return load_file(path, instance, _site())
     except OSError as exc:
         raise UsageError(f"the file '{clean(path)}' cannot be read: {exc.strerror or exc}") from None
+
+
+def _site() -> Optional[Site]:
+    """What the Flux instance of this process says of scalers."""
+    if not os.environ.get("FLUX_URI"):
+        return None
+    from ensemble.service.instance import scaler
+
+    return scaler()
 
 
 def submitter() -> Dict[str, Any]:

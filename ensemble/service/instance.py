@@ -9,6 +9,7 @@ from ensemble.errors import MemberError
 from ensemble.service.flux_client import open_handle
 from ensemble.spec import units
 from ensemble.spec.machine import Machine, Nodes, Queue
+from ensemble.spec.scaler import Site, site
 
 #: seconds for an answer
 _PATIENCE = 10.0
@@ -27,6 +28,16 @@ def machine() -> Machine:
         for name in config.get("queues") or {}
     }
     return of(status, config, enabled)
+
+
+def scaler() -> Optional[Site]:
+    """The scaler that the instance's configuration names; None where there is none, or no instance."""
+    try:
+        table = _asked(open_handle(), "config.get", {})["ensemble"]["scaler"]
+        return site(table)
+    except (OSError, MemberError, KeyError, TypeError, ValueError):
+        # the service tells what is wrong with it
+        return None
 
 
 def _asked(handle: Any, topic: str, payload: Dict[str, Any]) -> Dict[str, Any]:

@@ -98,8 +98,10 @@ def load(
     return Loaded(spec, report.warnings, dict(beside.read), Tree(shape.written))
 
 
-def load_file(path: Union[str, os.PathLike[str]], instance: Optional[Machine] = None) -> Loaded:
-    """As `load`, of the file at that path.
+def load_file(
+    path: Union[str, os.PathLike[str]], instance: Optional[Machine] = None, site: Optional[scaler.Site] = None
+) -> Loaded:
+    """As `load`, of the file at that path; a queue with a scaler of its own can grow and shrink.
 
     Raises UsageError where there is no plain file that can be read, and SpecError.
     """
@@ -125,7 +127,8 @@ def load_file(path: Union[str, os.PathLike[str]], instance: Optional[Machine] = 
         raise UsageError(f"the file '{told}' cannot be read: {exc.strerror}") from None
     finally:
         os.close(fd)
-    return load(text, name, Folder(os.path.dirname(name)), instance=instance)
+    can = BUILT_IN if site is None else BUILT_IN | abilities.SCALING
+    return load(text, name, Folder(os.path.dirname(name)), can, instance, site)
 
 
 def _read(fd: int) -> bytes:

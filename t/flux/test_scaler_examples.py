@@ -70,6 +70,16 @@ def test_what_the_site_has_configured_is_an_ability(service: RealService) -> Non
     assert {"grow", "shrink", "scaler"} <= set(service.ask("stats")["capabilities"])
 
 
+def test_a_strict_file_may_rely_on_the_scaler_of_the_site(service: RealService, tmp_path: Path) -> None:
+    path = tmp_path / "strict.yaml"
+    path.write_text(
+        "strict: true\njobs: [{name: a, command: x}]\n"
+        "rules: [{trigger: start, actions: [{name: submit, label: a}, {name: grow}]}]\n"
+    )
+    done = service.instance.run("flux", "ensemble", "validate", str(path), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_scaler_that_is_not_installed_is_refused_with_its_file(service: RealService) -> None:
     text = "scaler: {name: cloudy}\njobs: [{name: a, command: x}]\nrules: [{trigger: start, action: {name: grow}}]\n"
     with pytest.raises(OSError, match="no scaler is called 'cloudy' here; there are drain, command, minicluster"):
