@@ -61,7 +61,7 @@ def of_job(home: flux.Flux, job: str) -> str:
         raise Ended(f"the job {job} has ended")
     # the resolver asks the enclosing instance
     os.environ["FLUX_URI"] = str(home.attr_get("local-uri"))
-    return _from_here(str(FluxURIResolver().resolve(str(JobID(id)))))
+    return from_here(str(FluxURIResolver().resolve(str(JobID(id)))))
 
 
 def nested(home: flux.Flux, given: Dict[str, Any], waiting: Callable[[], None]) -> Tuple[str, bool]:
@@ -86,7 +86,7 @@ def nested(home: flux.Flux, given: Dict[str, Any], waiting: Callable[[], None]) 
                 raise
             state, uri = 0, ""  # just submitted, and not listed yet
         if uri:
-            return _from_here(uri), fresh
+            return from_here(uri), fresh
         if state == _INACTIVE:
             raise OSError(errno.ECONNREFUSED, f"its job {JobID(id).f58plain} has ended before it was up")
         waiting()
@@ -135,7 +135,7 @@ def _jobspec(given: Dict[str, Any]) -> Any:
     return jobspec
 
 
-def _from_here(uri: str) -> str:
+def from_here(uri: str) -> str:
     """The URI as this machine best reaches it: by the socket itself, where it is here."""
     found = JobURI(uri)
     return str(found.local if platform.node() == urlparse(found.remote).hostname else found)

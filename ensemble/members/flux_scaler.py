@@ -54,6 +54,8 @@ class Nodes(NamedTuple):
     busy: FrozenSet[int]
     #: the scheduler may put jobs there
     seen: FrozenSet[int]
+    #: all that the instance may ever have for jobs: but for those that its configuration excludes
+    all: FrozenSet[int]
 
 
 class _Work:
@@ -164,6 +166,9 @@ class FluxScaler(Scaler):
     def _step(self, work: _Work, nodes: Nodes) -> None:
         size = len(nodes.up)
         if work.order.action == "grow":
+            if self._way is None and size < len(nodes.all):
+                # who asks for more than there are gets all; who has all gets nowhere
+                work.wanted = min(work.wanted, len(nodes.all))
             if size < work.wanted:
                 self._add(work, nodes, work.wanted - size)
             elif len(nodes.seen) < work.wanted:
@@ -260,11 +265,14 @@ class FluxScaler(Scaler):
         work = self._work
         if work is None:
             return
+        late = f"after {work.order.timeout:g} s"
         if self._asking and self._way is not None:
             self._way.stop()
             self._asking = False
+            self._give_back(work, f"{late} the scaler was still busy with it, and was ended")
+            return
         done = "up" if work.order.action == "grow" else "free of jobs"
-        self._give_back(work, f"after {work.order.timeout:g} s not all of the nodes are {done}")
+        self._give_back(work, f"{late} not all of the nodes are {done}")
 
     def _give_back(self, work: _Work, error: str) -> None:
         """It has failed: nodes that it has drained and that are still there may have jobs again."""
@@ -317,6 +325,7 @@ def looked(status: Dict[str, Any], scheduler: Dict[str, Any]) -> Nodes:
         frozenset(offline - others),
         frozenset(busy),
         frozenset(everything - down),
+        frozenset((online | offline) - excluded),
     )
 
 

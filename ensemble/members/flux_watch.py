@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -20,6 +22,7 @@ import flux.constants
 
 from ensemble.engine.stats import Statistics
 from ensemble.members.flux_facts import f58, ranks_of
+from ensemble.members.flux_nested import from_here
 from ensemble.members.flux_resources import counted
 
 _TOPIC = "job-manager.events-journal"
@@ -220,14 +223,25 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"{parser.prog}: no Flux instance can be reached ({exc}): run inside one, or name one", file=sys.stderr)
         return 1
     watcher = Watcher(handle, sys.stdout, as_json=args.json, every=args.every, most=args.jobs)
+    try:
+        return _watch(watcher, args.all, parser.prog)
+    except BrokenPipeError:
+        # who read our output has gone, as `head` does; nothing is left to say, nor at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _watch(watcher: Watcher, past: bool, name: str) -> int:
     status = 0
     try:
         watcher.resources()
-        watcher.run(args.all)
+        watcher.run(past)
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:
+        raise
     except OSError as exc:
-        print(f"{parser.prog}: the instance tells no more ({exc}); only its owner can follow its jobs", file=sys.stderr)
+        print(f"{name}: the instance tells no more ({exc}); only its owner can follow its jobs", file=sys.stderr)
         status = 1
     watcher.summary()
     return status
@@ -238,4 +252,4 @@ def _open(uri: Optional[str]) -> flux.Flux:
         return flux.Flux(uri) if uri else flux.Flux()
     from flux.uri import FluxURIResolver
 
-    return flux.Flux(str(FluxURIResolver().resolve(uri)))
+    return flux.Flux(from_here(str(FluxURIResolver().resolve(uri))))

@@ -60,7 +60,7 @@ class Operator(Asked):
                 raise BadRequest(f"'{request.action[:50]}' is no action; there are grow and shrink")
             payload = _object(request.payload, "payload")
             # the predecessor's clients send a shrink with either sign
-            by = payload.get(request.action) or 1
+            by = payload.get(request.action, 1)
             if request.action == "shrink" and type(by) is int:
                 by = abs(by)
             if type(by) is not int or by < 1:

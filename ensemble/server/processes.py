@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -63,14 +64,16 @@ class Processes(Queue):
             )
         id = self._last + 1
         environment = {name: value for name, value in os.environ.items() if name not in job.unset}
+        # in paths, as in Flux
+        names = {"id": str(id), "jobid": str(id), "id.dec": str(id), "name": job.group, "size": str(max(1, job.tasks))}
         about = {
             "key": job.key,
             "argv": list(job.argv),
             "workdir": job.workdir,
             "environment": {**environment, **job.environment},
-            "output": job.output,
-            "error": job.error,
-            "input": job.input,
+            "output": _filled(job.output, names),
+            "error": _filled(job.error, names),
+            "input": _filled(job.input, names),
             "tasks": job.tasks,
             "cores": cores,
             "duration": job.duration,
@@ -270,6 +273,11 @@ def _kept_no_more(folder: Path, keeper: Optional[subprocess.Popen[bytes]]) -> bo
     return True
 
 
+def _filled(path: str, names: Dict[str, str]) -> str:
+    """The path with its `{{name}}`s filled in; unknown ones stay."""
+    return re.sub(r"\{\{([\w.]+)\}\}", lambda match: names.get(match[1], match[0]), path)
+
+
 def _signal(started: Dict[str, Any], number: int) -> None:
     for group in started.get("groups", ()):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -311,7 +319,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.server is None:
         parser.error("name the server, HOST:PORT")
     folder = args.folder.absolute()
-    token = args.token_file.read_text().strip() if args.token_file else None
+    try:
+        token = args.token_file.read_text().strip() if args.token_file else None
+        if args.cert is not None:
+            Path(args.cert).read_bytes()
+    except (OSError, ValueError) as exc:
+        print(f"{parser.prog}: the certificate or the token cannot be read: {exc}", file=sys.stderr)
+        return 1
     member = RemoteMember(args.server, args.name, Processes(folder, args.cores), folder, cert=args.cert, token=token)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: member.stop())

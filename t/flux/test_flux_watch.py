@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,29 @@ def test_the_past_as_lines_for_people(flux_instance: FluxInstance) -> None:
     lines = ended(process)
     assert any(line.split()[2:3] == ["alloc"] and "ranks=0" in line for line in lines)
     assert any(line.strip().startswith("past duration: n 4  mean ") for line in lines)
+
+
+def test_a_reader_that_goes_is_no_fault(flux_instance: FluxInstance) -> None:
+    process = watch(flux_instance, "--all", "--jobs", "2", uri=flux_instance.uri)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    for _ in range(2):
+        flux_instance.run("flux", "run", "true")
+    assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_an_instance_that_runs_in_a_job(flux_instance: FluxInstance) -> None:
+    id = flux_instance.run("flux", "batch", "-N1", "-n1", "--wrap", "sleep", "60").stdout.strip()
+    flux_instance.run("flux", "job", "wait-event", "-t", str(PATIENCE), id, "memo")
+    process = watch(flux_instance, id, "--jobs", "1", "--all", uri=flux_instance.uri)
+    assert process.stdout is not None
+    # of this machine: by its socket, and not by ssh
+    assert "nodes: 1 up" in process.stdout.readline()
+    flux_instance.run("flux", "cancel", id)
+    process.communicate(timeout=PATIENCE)
 
 
 def test_without_an_instance_it_says_so() -> None:

@@ -130,6 +130,12 @@ def test_what_others_have_drained_is_theirs_and_rank_0_stays(scaling: Scaling) -
     assert scaling.drained() == {"2": "a disk is broken"}
 
 
+def test_a_grow_beyond_all_goes_as_far_as_these_and_one_that_gets_nowhere_fails(scaling: Scaling) -> None:
+    assert scaling.do("shrink", 2) == (2, "")
+    assert scaling.do("grow", 11) == (4, "")
+    assert scaling.do("grow", 11) == (4, "no more nodes are there that a shrink has drained")
+
+
 def test_another_order_takes_the_place_of_one_that_is_not_done(scaling: Scaling) -> None:
     busy(scaling, 3)
     busy(scaling, 2)

@@ -256,6 +256,29 @@ rules:
     assert "one node with 2 cores" in next(row["note"] for row in rows if row["group"] == "wide")
 
 
+def test_names_in_the_paths_of_output_are_filled_in(far: Far) -> None:
+    far.attach()
+    text = f"""\
+jobs:
+  - {{name: a, script: 'echo one', count: 2, output: '{far.folder}/{{{{name}}}}-{{{{id}}}}.out', error: '{far.folder}/{{{{x}}}}'}}
+rules:
+  - {{trigger: start, action: {{name: submit, label: a}}}}
+"""
+    id = far.call("Submit", text=text).id
+    far.wait_for(lambda: far.call("Status", id=id).summary.state == "complete")
+    ids = [json.loads(row)["id"] for row in far.call("Jobs", id=id).jobs]
+    assert len(set(ids)) == 2
+    assert [(far.folder / f"a-{each}.out").read_text() for each in ids] == ["one\n"] * 2
+    assert (far.folder / "{{x}}").exists(), "unknown ones stay"
+
+
+def test_a_member_without_its_token_says_so(far: Far) -> None:
+    (far.folder / "state" / "token").rename(far.folder / "state" / "elsewhere")
+    assert far.attach().wait(PATIENCE) == 1
+    assert "the token cannot be read: [Errno 2]" in (far.folder / "member.log").read_text()
+    assert "Traceback" not in far.said()
+
+
 def test_another_journal_and_another_name_are_refused(far: Far) -> None:
     first = far.attach()
     far.wait_for(lambda: "is attached" in far.served.said())

@@ -141,6 +141,8 @@ def test_the_predecessors_client(call: Caller) -> None:
     assert fault(name=id, action="grow", payload="2")[0] == "INVALID_ARGUMENT"
     assert fault(name=id, action="grow", payload='{"grow": -2}')[0] == "INVALID_ARGUMENT"
     assert fault(name=id, action="grow", payload='{"grow": "two"}')[0] == "INVALID_ARGUMENT"
+    for action in ("grow", "shrink"):
+        assert fault(name=id, action=action, payload=json.dumps({action: 0}))[0] == "INVALID_ARGUMENT", "not 1"
     assert fault(action="grow")[0] == "INVALID_ARGUMENT"
     call("Cancel", id=id)
 
