@@ -359,6 +359,9 @@ def test_autoscale_keeps_to_the_bounds_and_times_of_the_scaler(metric: str, look
     held = "ensemble.elapsed >= var.autoscale-held"
     assert str(grow.when) == f"{held} and {looked} and nodes.up < 9"
     assert f"{held} and nodes.free > 0 and nodes.up > 2 and " in str(shrink.when)
+    waits, above = looked.split(" and ")
+    low = above.replace("> 60", "< 10")
+    assert str(shrink.when).endswith(f"({waits.replace('> 0', '< 1')} or {low})"), "between both bounds it stays"
     assert (grow.every, shrink.every) == (90, 90)
     # until the grow has failed at the latest: time-out, and both cooldowns
     assert [str(action.value) for action in grow.actions] == ["ensemble.elapsed + 145", "3"]
