@@ -335,13 +335,15 @@ class Running:
         """SUMMARY of the protocol."""
         engine = self.engine
         counts = engine.tally.counts.values()
+        # An end that is not stored yet is none: whoever sees one may ask for all that was told of it.
+        ending = engine.final is not None and not self.over
         return {
             "id": self.id,
             "name": self.given["name"],
-            "state": engine.state,
-            "reason": engine.reason or (self._store.trouble(self.id) if engine.final is None else None),
+            "state": "stopping" if ending else engine.state,
+            "reason": engine.reason or (None if self.over else self._store.trouble(self.id)),
             "t_submit": self.given["t_submit"],
-            "t_end": engine.t_end,
+            "t_end": None if ending else engine.t_end,
             "jobs": {name: sum(count[name] for count in counts) for name in SHOWN},
         }
 

@@ -56,7 +56,8 @@ class Place(BaseModel):
 
 def _names(value: Any) -> Tuple[str, ...]:
     given = value if isinstance(value, (list, tuple)) else (value,)
-    if not given or not all(isinstance(name, str) and name for name in given):
+    # none at all is what a dump has where the file names none
+    if not all(isinstance(name, str) and name for name in given):
         raise ValueError("expected the name of a member, or a list of names in order of preference")
     return tuple(given)
 
@@ -110,6 +111,8 @@ def check(root: Node, report: Report) -> None:
     jobs = root.get("jobs")
     for item in jobs.items if jobs is not None else ():
         node = item.get("member") if item.kind == "map" else None
+        if node is not None and node.kind == "list" and not node.items:
+            report.add(node, "member is an empty list", expected="the name of a member, or a list of names, best first")
         for one in node.items if node is not None and node.kind == "list" else [node] if node is not None else []:
             if one.kind == "scalar":
                 _known(one, known, report)

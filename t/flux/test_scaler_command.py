@@ -98,7 +98,7 @@ def test_nodes_come_up_run_a_job_and_go_again(site: Site) -> None:
     # what was drained to be taken is of use again when it comes back
     id = site.begin([on("start", {"name": "submit", "label": "a"}, {"name": "grow", "value": 2})])
     assert site.end(id) == "complete"
-    assert site.place.online() == "0-2"
+    site.wait(lambda: site.place.online() == "0-2", "the right ranks online and no others")
     assert site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"] == {}
 
     # a script that fails, and one that takes too long
@@ -131,7 +131,7 @@ def test_a_service_that_is_killed_in_the_middle_goes_on_with_the_same_size(site:
     assert site.end(id) == "complete"
     assert site.logged(id) == ["grow-finish 3 3"]
     assert [one["ENSEMBLE_SIZE_WANTED"] for one in site.place.told()] == ["3", "3"]
-    assert site.place.online() == "0-2"
+    site.wait(lambda: site.place.online() == "0-2", "the right ranks online and no others")
 
 
 def _answers(site: Site) -> bool:
@@ -149,9 +149,9 @@ def test_the_largest_size_wins_and_a_shrink_waits_for_whoever_objects(site: Site
     site.wait(lambda: site.errors(small), "refusal of a fifth node")
     waits = f"shrink waits: ensemble {big} wants 4 nodes"
     site.wait(lambda: waits in json.dumps(site.records(small)), "word of who objects")
-    assert site.place.online() == "0-3"
+    site.wait(lambda: site.place.online() == "0-3", "the right ranks online and no others")
     site.ask("signal", {"id": big, "name": "go", "data": {}, "token": "t:1"})
     assert site.end(big) == "complete"
     site.wait(lambda: "shrink-finish 2 2" in site.logged(small), "shrink")
-    assert site.place.online() == "0-1"
+    site.wait(lambda: site.place.online() == "0-1", "the right ranks online and no others")
     site.ask("cancel", {"id": small})

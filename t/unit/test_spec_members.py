@@ -55,7 +55,7 @@ def test_where_a_group_runs(text: str, names: Any) -> None:
     [
         ("MORE", ", member: aa", 6, "no member is called 'aa'"),
         ("MORE", ", member: [a, hoem]", 6, "no member is called 'hoem'"),
-        ("MORE", ", member: []", 6, "member cannot be a list"),
+        ("MORE", ", member: []", 6, "member is an empty list"),
         ("{uri: local:///run/flux/local}", "{}", 2, "the member 'a' does not say where it is"),
         ("{uri: local:///run/flux/local}", "{uri: local:///x, job: f1}", 2, "the member 'a' says uri, job"),
         ("local:///run/flux/local", "/run/flux/local", 2, "'/run/flux/local' is no URI of an instance"),
