@@ -14,6 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
 try:
+    import flux  # noqa: F401
+
     from t.flux.real_service import RealService, serving
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
