@@ -100,6 +100,7 @@ def test_options_outrank_the_file(path: Path, capsys: pytest.CaptureFixture[str]
         (["--duration", "sim=10 * x"], "nothing is called 'x' here"),
         (["--fail", "sim=7"], "this is no share"),
         (["--limit", "max_job=7"], "no limit is called 'max_job'"),
+        (["--limit", "max_jobs=none"], "limit max_jobs cannot be 'none': expected a whole number"),
         (["--limit", "max_jobs"], "is no limit; expected NAME=VALUE"),
         (["--until", "soon"], "--until cannot be 'soon': expected a duration"),
         (["-o", "default"], "-o is for the rows of --timeline"),
