@@ -18,7 +18,6 @@ from ensemble.spec.expression import Read
 from ensemble.spec.ranges import EXACT, NOTHING, Range, Scope, loose, negated, plus, value
 from ensemble.spec.terms import Term
 
-
 #: alternatives that are told; of more, the first
 MOST_ALTERNATIVES = 3
 
@@ -247,7 +246,9 @@ def _push(term: Term, range: Range, scope: Narrowed, text: str) -> bool:
         scope.put(term.read, kept, text)
     elif term.op in ("floor", "ceil") and range.numeric:
         low, high = (range.low, range.high + 1) if term.op == "floor" else (range.low - 1, range.high)
-        return _push(term.parts[0], range if value(term.parts[0], scope).whole else Range(low, high, False), scope, text)
+        return _push(
+            term.parts[0], range if value(term.parts[0], scope).whole else Range(low, high, False), scope, text
+        )
     elif term.op == terms.NEGATIVE:
         return _push(term.parts[0], Range(-range.high, -range.low, range.whole), scope, text)
     elif term.op in ("+", "-") and range.numeric:

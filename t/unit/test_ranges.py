@@ -36,7 +36,9 @@ def _texts(inner: Any) -> Any:
     return st.one_of(
         numeric.map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
         call.map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
-        st.tuples(st.sampled_from(["abs", "floor", "ceil", "sqrt", "log", "exp", "-"]), inner).map(lambda t: f"{t[0]}({t[1]})"),
+        st.tuples(st.sampled_from(["abs", "floor", "ceil", "sqrt", "log", "exp", "-"]), inner).map(
+            lambda t: f"{t[0]}({t[1]})"
+        ),
     )
 
 
