@@ -48,14 +48,16 @@ class Far:
             self.folder, "--member", "remote", "--name", "far", "--rundir", str(self.folder / "run"), *options
         )
 
-    def attach(self, folder: str = "member", name: str = "far", port: int = 0) -> subprocess.Popen[bytes]:
+    def attach(
+        self, folder: str = "member", name: str = "far", port: int = 0, token: str = "state/token"
+    ) -> subprocess.Popen[bytes]:
         state = self.folder / "state"
         with open(self.folder / "member.log", "ab") as log:
             self.member = subprocess.Popen(
                 [
                     sys.executable, "-m", "ensemble.server.processes", f"localhost:{port or self.port}", "--name", name,
                     "--folder", str(self.folder / folder), "--cores", "2", "--cert", str(state / "cert.pem"),
-                    "--token-file", str(state / "token"),
+                    "--token-file", str(self.folder / token),
                 ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
@@ -289,6 +291,17 @@ def test_another_journal_and_another_name_are_refused(far: Far) -> None:
         other = far.attach(folder, name)
         assert other.wait(PATIENCE) == 1
         assert words in far.said()
+    log = (far.folder / "member.log").read_text()
+    assert log.count("attached to") == 1, "only the one that was accepted says so"
+
+
+def test_a_member_with_a_wrong_token_is_never_attached(far: Far) -> None:
+    (far.folder / "wrong").write_text("0123456789abcdefgh")
+    (far.folder / "wrong").chmod(0o600)
+    assert far.attach(token="wrong").wait(PATIENCE) == 1
+    log = (far.folder / "member.log").read_text()
+    assert "UNAUTHENTICATED" in log
+    assert "attached" not in log
 
 
 def test_two_servers_do_not_share_a_folder(far: Far, tmp_path: Path) -> None:
