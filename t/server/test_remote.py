@@ -202,6 +202,27 @@ def test_the_member_is_killed_in_the_middle(far: Far) -> None:
     far.check_whole(id)
 
 
+def test_jobs_that_begin_and_end_while_the_member_is_dead_have_their_own_times(far: Far) -> None:
+    far.attach()
+    text = "{name: far, jobs: [{name: a, command: sleep 0.5, count: 2}], rules: [{trigger: start, action: {name: submit, label: a}}]}"
+    id = str(far.call("Submit", text=text).id)
+    jobs = far.folder / "member" / "jobs"
+    far.wait_for(lambda: all((jobs / n / "begun").exists() for n in "12"))
+    far.kill_member()
+    far.wait_for(lambda: all((jobs / n / "end").exists() for n in "12"))
+    time.sleep(2)
+    back = time.time()
+    far.attach()
+    far.wait_for(lambda: far.call("Status", id=id).summary.state == "complete")
+    for row in map(json.loads, far.call("Jobs", id=id).jobs):
+        assert 0.5 <= row["t_end"] - row["t_start"] < 1.5
+        assert row["t_end"] < back - 1.5
+    records = [json.loads(record.json) for record in far.call("Watch", id=id)]
+    ends = [record for record in records if record["type"] == "job" and record["event"] == "finish"]
+    assert len(ends) == 2
+    assert all(end["at"] < back - 1.5 < back < end["t"] for end in ends[1:])
+
+
 def test_the_line_is_cut_again_and_again(far: Far) -> None:
     cable = Wire(far.port)
     try:
