@@ -2,7 +2,6 @@
 """A disk under the KVS that refuses changes for a while: it is asked again and again, and that leaves nothing behind."""
 
 # Without Flux nothing of this can be imported: the skip has to come first.
-# ruff: noqa: E402
 
 from __future__ import annotations
 
