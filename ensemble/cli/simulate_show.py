@@ -9,12 +9,13 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ensemble.cli.common import clean, columns, number, out, room, wrapped
 from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
-from ensemble.cli.table import Named, Table, fsd
+from ensemble.cli.table import Named, Table
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
 from ensemble.service.simulation import ENDLESS, MOST_PENDING, Simulation
 from ensemble.spec.faults import listed
 from ensemble.spec.simulate import DURATION
+from ensemble.spec.units import fsd
 
 #: loops that are shown
 MOST_LOOPS = 5

@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ensemble.cli.common import clean, columns, hint, number, room
 from ensemble.cli.narrate import why
-from ensemble.cli.table import fsd
 from ensemble.service.client import Client
 from ensemble.spec.reports import OF_JOBS
+from ensemble.spec.units import fsd
 
 #: failed jobs that are listed
 MOST_FAILED = 10

@@ -364,7 +364,7 @@ class Engine:
 
     def _after(self, number: str, at: float) -> None:
         rule = self.book.rules[int(number)]
-        self._occasions.append((rule.number, Occasion(f"timer of {fsd(rule.rule.after, digits=True)}")))
+        self._occasions.append((rule.number, Occasion(f"timer of {fsd(rule.rule.after or 0.0, digits=True)}")))
 
     def _cooled(self, number: str, at: float) -> None:
         rule = self.book.rules[int(number)]

@@ -8,8 +8,9 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.cli.common import columns, room, wrapped
-from ensemble.cli.table import Named, Table, fsd, pick
+from ensemble.cli.table import Named, Table, pick
 from ensemble.errors import UsageError
+from ensemble.spec.units import fsd
 
 FIELDS = {"id": "ID", "name": "NAME", "x": "X", "t": "T", "params.": ""}
 ROWS: List[Dict[str, Any]] = [
