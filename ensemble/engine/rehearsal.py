@@ -30,7 +30,7 @@ from ensemble.engine import acting, calls, life, points, targets
 from ensemble.engine.acting import Firing
 from ensemble.engine.actions import Action, Call, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Answered, Event, Key, Scaled, TimerExpired
+from ensemble.engine.events import Answered, Counted, Event, Key, Scaled, TimerExpired
 from ensemble.engine.jobs import FINISHED, RUNNING, Job
 from ensemble.engine.recorded import Firings, Recorded
 from ensemble.engine.submissions import Batch, Held
@@ -174,9 +174,10 @@ class Rehearsal:
     def _settle(self) -> None:
         """After an event: have the rules see what has changed between it and the next."""
         engine = self.engine
-        if not self.recorded.engine.looking:
+        if engine.looking and not self.recorded.engine.looking:
             # what was not counted then is not counted now
-            engine.looking = False
+            engine.counting["again"] = False
+            self._handle(Counted(engine.t))
         self._balance()
         if engine.tally.due or engine.completed or self.recorded.idle:
             self._handle(TimerExpired(engine.t, _NUDGE))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 from ensemble.engine import resources
 from ensemble.engine.actions import Cause, Resize, Size
 from ensemble.engine.events import Scaled
+from ensemble.engine.occasion import Occasion
 
 if TYPE_CHECKING:
     from ensemble.engine.acting import Firing
@@ -128,7 +129,6 @@ def _finish(engine: Engine, data: Dict[str, Any]) -> None:
     text = f"{action} is done: {size} node{' is' if size == 1 else 's are'} up"
     _tell(engine, action, change["rule"], change["firing"], text)
     _occur(engine, f"{action}-finish", data["wanted"], size, "")
-    resources.look(engine)
 
 
 def _fail(engine: Engine, data: Dict[str, Any]) -> None:
@@ -143,7 +143,6 @@ def _fail(engine: Engine, data: Dict[str, Any]) -> None:
     text = f"{action} to {change['wanted']} nodes has failed: {data['reason']}"
     engine.record("error", rule=change["rule"], text=text)
     _occur(engine, f"{action}-fail", data["wanted"], data.get("size"), data["reason"])
-    resources.look(engine)
 
 
 def _tell(engine: Engine, action: str, rule: Optional[str], firing: int, text: str) -> None:
@@ -151,7 +150,8 @@ def _tell(engine: Engine, action: str, rule: Optional[str], firing: int, text: s
 
 
 def _occur(engine: Engine, trigger: str, wanted: Optional[int], size: Optional[int], reason: str) -> None:
-    engine.occur(trigger, wanted=wanted, size=size, reason=reason)
+    occasion = Occasion(trigger, wanted=wanted, size=size, reason=reason)
+    resources.occur(engine, engine.book.on(trigger), occasion, resources.look(engine))
 
 
 _TAKERS = {"wanted": _wanted, "refused": _refused, "waits": _waits, "finish": _finish, "fail": _fail}

@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine.actions import Look, Resize, Size
-from ensemble.engine.events import Scaled
+from ensemble.engine.events import Counted, Scaled
 from t.engine.harness import T0, Plan, act, rule
 
 START = rule("start", act("submit", "a"), id="start")
@@ -143,6 +143,7 @@ def test_what_is_to_be_had_may_be_less_and_others_may_object(world: Any) -> None
 def test_numbers_are_looked_at_anew_once_nodes_have_come(world: Any) -> None:
     reader = rule("metric", act("log", value="x"), name="nodes.up", when="> 7")
     w = world([START, rule("job-start", act("grow")), reader], plans={"a": Plan(run=5)})
+    w.feed(Counted(T0 + 1, {}))
     w.run(until=2)
     before = len(w.of(Look))
     scaled(w, "wanted", number=1, size=2, wanted=3)
