@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ensemble.engine import resources
+from ensemble.engine import resources, scaling
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import Job
@@ -90,6 +90,7 @@ def restore(spec: Spec, state: Any) -> Engine:
         older = {} if any(name in state for name in _BEFORE) else _BEFORE
         for name in _PLAIN:
             setattr(engine, name, _copy(older[name] if name in older else state[name]))
+        engine.scaling = {**scaling.nothing(), **engine.scaling}
         engine.calls.restore(engine, _copy(state["calls"]))
         if len(state["rules"]) != len(engine.book.rules):
             raise RecordError(f"a snapshot of {len(state['rules'])} rules for a file of {len(engine.book.rules)}")
