@@ -22,7 +22,6 @@ from ensemble.spec import scaler as spec
 from ensemble.spec.scaler import Scaler as Table
 from ensemble.spec.scaler import installed
 
-
 #: gets the number of nodes that are up, None where it cannot be told; and why it failed, '' if it did not
 Sized = Callable[[Optional[int], str], None]
 

@@ -140,7 +140,7 @@ def test_what_only_the_service_warns_of_is_told_as_well(place: Place) -> None:
     for words in ("run", "submit"):
         done = place.run(words, place.write("strict: true\n" + CANNOT.replace("variables: {}", "variables: {n: 0}")))
         assert (done.returncode, done.stdout) == (2, "")
-        assert f":8:{35}: the queue has no way to grow" in done.stderr
+        assert ":8:42: the queue has no way to grow" in done.stderr
 
 
 def test_run_to_the_end(place: Place) -> None:
