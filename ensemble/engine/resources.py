@@ -76,7 +76,10 @@ def occur(engine: Engine, numbers: List[int], occasion: Occasion, coming: bool) 
         engine.occasions((number, occasion) for number in numbers)
         return
     counting = engine.counting
-    counting["held"][counting["again"]].append([list(numbers), occasion.to_json()])
+    waiting, one = counting["held"][counting["again"]], [list(numbers), occasion.to_json()]
+    # beats that are missed are not made up for
+    if occasion.text != "heartbeat" or one not in waiting:
+        waiting.append(one)
     if TIMER not in engine.timers:
         engine.set_timer(TIMER, engine.t + PATIENCE)
 

@@ -245,6 +245,20 @@ def test_a_beat_sees_the_numbers_that_were_counted_for_it(world: Any, every: Any
     w.run()
 
 
+def test_beats_that_come_before_the_numbers_are_not_made_up_for(world: Any) -> None:
+    said = act("log", value="{nodes.free}")
+    w = world(
+        [START, rule("heartbeat", said, id="beat", repetitions="unlimited", every="1s")], plans={"a": Plan(run=50)}
+    )
+    w.feed(Counted(T0 + 0.5, nodes(0)))
+    w.run(until=8)
+    w.feed(Counted(T0 + 8, nodes(1)))
+    w.feed(Counted(T0 + 8.1, nodes(2)))
+    assert w.logged() == ["1", "2"]
+    w.command("cancel")
+    w.run()
+
+
 def test_what_a_grow_has_brought_is_counted_before_rules_hear_of_it(world: Any) -> None:
     heard = [rule(f"grow-{how}", act("log", value=f"{how} {{nodes.up}}"), id=how) for how in ("finish", "fail")]
     w = world([START, rule("job-start", act("grow"), act("grow"), id="g"), *heard], plans={"a": Plan(run=50)})
