@@ -13,12 +13,14 @@ from ensemble.service import past
 from ensemble.service.past import Packer, superfluous, unpack
 
 
-@given(st.lists(st.tuples(st.text(max_size=9000), st.booleans()), max_size=60))
-def test_what_is_packed_comes_back(lines: List[Tuple[str, bool]]) -> None:
+@given(st.lists(st.tuples(st.text(max_size=9000), st.sampled_from(("add", "pack", "take"))), max_size=60))
+def test_what_is_packed_comes_back(lines: List[Tuple[str, str]]) -> None:
     packer, packs = Packer(), []
-    for number, (text, taken) in enumerate(lines, 7):
+    for number, (text, then) in enumerate(lines, 7):
         packer.add(number, json.dumps([number, text]))
-        if taken:
+        if then == "pack":
+            packer.pack()
+        if then == "take":
             packs += packer.take()
     packs += packer.take()
     assert packer.take() == []
