@@ -184,10 +184,14 @@ class Writer:
             self._set(self._gather, max(0.0, min(ends) - now))
 
     def _set(self, timer: Any, seconds: float) -> None:
+        if timer.handle is None:
+            # closed
+            return
         # The reactor's idea of now is that of its last turn.
         lib.flux_reactor_now_update(lib.flux_get_reactor(self._handle.handle))
-        timer.stop()
-        timer.reset(seconds)
+        lib.flux_watcher_stop(timer.handle)
+        lib.flux_timer_watcher_reset(timer.handle, seconds, 0.0)
+        lib.flux_watcher_start(timer.handle)
 
     def _ran_out(self, *_: Any) -> None:
         # What it was set for may have gone with others meanwhile; it is set anew for what is left.
