@@ -12,7 +12,7 @@
 
 Law of this file: what is kept of an ensemble, and where. `kvs_writer.py` has when it goes into which transaction, and
 `kvs_segments.py` why lines are laid out so. A line of the log, for which jobs wait, brings its records and rows with
-it, and these go into keys of their own a little later: that saves the broker half of the work while they wait. Where
+it, and these go into keys of their own a second later: that saves the broker half of the work while they wait. Where
 the service dies before that, `load` finds them in the log. If a transaction that failed was done all the same, its
 lines stand there twice, and the numbers tell. While the KVS, or the disk under it, takes nothing, ensembles stand
 still rather than go on with what a crash of the broker would undo.
