@@ -11,9 +11,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from ensemble.cli.local_start import run_dir
 from ensemble.errors import UsageError
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from ensemble.spec.machine import Machine
     from ensemble.spec.scaler import Site
 
+#: a terminal is taken to hold so many characters at least, and a column of texts is not narrowed below that
+_LEAST, _NARROWEST = 40, 8
 #: exit status of run and watch for the state that the ensemble ended in
 EXIT = {"complete": 0, "failed": 1, "halted": 3, "cancelled": 4}
 
@@ -164,17 +168,57 @@ def asked_for_formats(args: Namespace, formats: Dict[str, Named], headings: Dict
     return True
 
 
-def columns(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> List[str]:
-    """Lines of a small table as wide as its content: text to the left, numbers to the right, '-' for None."""
-    body = [["-" if cell is None else flat(cell) for cell in row] for row in rows]
+def room() -> Optional[int]:
+    """Characters that a line of the terminal holds; None where standard output is none, and COLUMNS does not say."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def wrapped(line: str, indent: int = 4, width: Optional[int] = None) -> List[str]:
+    """The line in pieces that the terminal (or that width) holds, all but the first so far to the right."""
+    width = width or room()
+    if width is None or len(line) <= width:
+        return [line]
+    more = " " * indent
+    return textwrap.wrap(
+        line, max(width, _LEAST), subsequent_indent=more, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: Optional[int] = None) -> List[str]:
+    """Lines of a small table as wide as its content: text to the left, numbers to the right, '-' for None.
+
+    Where a width is given and the content is wider, texts go on below, in their columns; numbers stay whole.
+    """
+    body = [list(headings), *(["-" if cell is None else flat(cell) for cell in row] for row in rows)]
     right = [all(cell is None or _numeric(cell) for cell in column) for column in zip(*rows)] or [False] * len(headings)
-    widths = [max(len(line[i]) for line in [list(headings), *body]) for i in range(len(headings))]
-    return [
-        "  ".join(
-            cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in zip(line, widths, right)
-        ).rstrip()
-        for line in [list(headings), *body]
+    widths, gap = _fitted(body, right, width)
+    found = []
+    for line in body:
+        cells = [textwrap.wrap(cell, size) if len(cell) > size else [cell] for cell, size in zip(line, widths)]
+        for part in range(max(map(len, cells), default=1)):
+            shown = [cell[part] if part < len(cell) else "" for cell in cells]
+            aligned = (x.rjust(size) if is_right else x.ljust(size) for x, size, is_right in zip(shown, widths, right))
+            found.append(gap.join(aligned).rstrip())
+    return found
+
+
+def _fitted(body: Sequence[Sequence[str]], right: Sequence[bool], width: Optional[int]) -> Tuple[List[int], str]:
+    """How wide the columns are, and what stands between them: the widest texts are narrowed until it fits, or none can be."""
+    widths = [max(map(len, column)) for column in zip(*body)]
+    least = [
+        size if is_right else min(size, max(_NARROWEST, *map(len, heading.split() or [""])))
+        for size, is_right, heading in zip(widths, right, body[0])
     ]
+    gap = "  "
+    while width is not None and sum(widths) + len(gap) * (len(widths) - 1) > width:
+        wide = [i for i, size in enumerate(widths) if size > least[i]]
+        if wide:
+            widths[max(wide, key=lambda i: widths[i])] -= 1
+        elif gap == "  ":
+            gap = " "
+        else:
+            break
+    return widths, gap
 
 
 def _numeric(cell: Any) -> bool:

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any, Dict, Iterator, List, Optional
 
 from ensemble.cli.common import ask, columns, flat, out, out_json
-from ensemble.cli.table import fsd
 from ensemble.engine.explain import moment
+from ensemble.spec.units import fsd
 
 #: columns of the sentence on top: at most, and at least, whatever the terminal says
 _WIDTH = 100

@@ -108,7 +108,10 @@ class Narrator:
         return self._line("rule", record, "  ".join(part for part in parts if part).rstrip())
 
     def _line(self, style: str, record: Dict[str, Any], text: str) -> Line:
-        return Line(style, f"{(record.get('t') or 0.0) - (self._t_start or 0.0):8.1f}s  {clean(text)}")
+        # of a job that a member tells of late, the time at which it happened
+        return Line(
+            style, f"{(record.get('at') or record.get('t') or 0.0) - (self._t_start or 0.0):8.1f}s  {clean(text)}"
+        )
 
 
 def _firing(record: Dict[str, Any]) -> Tuple[Any, Any]:

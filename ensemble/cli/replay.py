@@ -7,7 +7,7 @@ from argparse import Namespace
 from datetime import datetime
 from typing import Any, Dict, Iterator, List, Optional
 
-from ensemble.cli.common import columns, connected, flat, load, out, out_json
+from ensemble.cli.common import columns, connected, flat, load, out, out_json, room, wrapped
 from ensemble.engine.explain import moment
 from ensemble.errors import UsageError
 
@@ -42,13 +42,14 @@ def replay(args: Namespace) -> int:
 
 def lines(answer: Dict[str, Any], timeline: bool = False) -> List[str]:
     """What people read."""
-    found = [*_head(answer), "", *_table(answer)]
+    found = [*(piece for line in _head(answer) for piece in wrapped(line)), "", *_table(answer)]
     if timeline:
         found += ["", *_timeline(answer)]
     if not answer["own"]:
         found += ["", *_groups(answer)]
     if answer["notes"]:
-        found += ["", "what this rests on:", *(f"  - {flat(note)}" for note in answer["notes"])]
+        notes = (f"  - {flat(note)}" for note in answer["notes"])
+        found += ["", "what this rests on:", *(piece for note in notes for piece in wrapped(note))]
     return found
 
 
@@ -90,7 +91,7 @@ def _table(answer: Dict[str, Any]) -> List[str]:
         rows.append([*row, "; ".join(rule["did"])])
     recorded = [] if answer["own"] else ["RECORDED"]
     did = "DID" if answer["own"] else "WOULD HAVE DONE"
-    return columns(["RULE", "TRIGGER", "FIRINGS", "FIRST", "LAST", *recorded, did], rows)
+    return columns(["RULE", "TRIGGER", "FIRINGS", "FIRST", "LAST", *recorded, did], rows, room())
 
 
 def _then(recorded: Optional[Dict[str, Any]], answer: Dict[str, Any]) -> str:
@@ -112,7 +113,8 @@ def _timeline(answer: Dict[str, Any]) -> List[str]:
             row.append(_at(fired["recorded"], answer))
         rows.append([*row, "; ".join(fired["did"])])
     recorded = [] if answer["own"] else ["RECORDED"]
-    return columns(["AT", "RULE", "FIRING", "ON", *recorded, "DID" if answer["own"] else "WOULD HAVE DONE"], rows)
+    did = "DID" if answer["own"] else "WOULD HAVE DONE"
+    return columns(["AT", "RULE", "FIRING", "ON", *recorded, did], rows, room())
 
 
 def _groups(answer: Dict[str, Any]) -> List[str]:
@@ -120,4 +122,4 @@ def _groups(answer: Dict[str, Any]) -> List[str]:
         [group["group"], group["would"], group["recorded"], "and what a function says" if group["unknown"] else ""]
         for group in answer["groups"]
     ]
-    return columns(["GROUP", "WOULD SUBMIT", "RECORDED", ""], rows)
+    return columns(["GROUP", "WOULD SUBMIT", "RECORDED", ""], rows, room())

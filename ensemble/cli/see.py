@@ -212,7 +212,7 @@ def log(args: Namespace) -> int:
                 if args.json:
                     out_json(record)
                 else:
-                    out(log_line(record, _moment(record.get("t"))))
+                    out(log_line(record, _moment(record.get("at", record.get("t")))))
             if not records or int(records[-1]["seq"]) <= since:
                 return 0
             since = int(records[-1]["seq"])

@@ -12,10 +12,10 @@ from typing import Any, Dict, List
 
 from ensemble.cli.common import clean, columns, out, out_json, say
 from ensemble.cli.local_start import background, start_background
-from ensemble.cli.table import fsd
 from ensemble.errors import NoService, ServiceError, ServiceLost
 from ensemble.service.client import choose, connect
 from ensemble.service.local_client import LocalClient
+from ensemble.spec.units import fsd
 
 #: `service status --json`, in this order
 KEYS = ("host", "pid", "supervisor_pid", "version", "t_start", "restarts", "ensembles")

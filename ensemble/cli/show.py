@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from ensemble.cli.common import clean
 from ensemble.cli.narrate import Line, Narrator
-from ensemble.cli.table import fsd
+from ensemble.spec.units import fsd
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

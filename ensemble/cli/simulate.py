@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ensemble.cli.act import limit
 from ensemble.cli.common import EXIT, clean, load, out, out_json, submitter
-from ensemble.cli.simulate_show import ROW_FIELDS, ROW_FORMATS, Rows, log_lines, one_run, several_runs, spread
+from ensemble.cli.simulate_show import ROW_FIELDS, Rows, log_lines, one_run, row_formats, several_runs, spread
 from ensemble.cli.table import Table, help_lines, pick
 from ensemble.errors import UsageError
 from ensemble.members.base import Submitter
@@ -102,9 +102,10 @@ def _table(args: Namespace) -> Optional[Table]:
         raise UsageError("--timeline shows one run: leave out --runs")
     if not args.timeline or args.json:
         return None
-    table = pick(args.format, ROW_FORMATS, ROW_FIELDS)
+    formats = row_formats()
+    table = pick(args.format, formats, ROW_FIELDS)
     if table is None:
-        for line in help_lines(ROW_FORMATS, ROW_FIELDS):
+        for line in help_lines(formats, ROW_FIELDS):
             out(line)
     return table
 

@@ -7,14 +7,15 @@ import math
 from argparse import Namespace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ensemble.cli.common import clean, columns, number, out
+from ensemble.cli.common import clean, columns, number, out, room, wrapped
 from ensemble.cli.summary import COUNTS, metric_lines, variable_lines
-from ensemble.cli.table import Named, Table, fsd
+from ensemble.cli.table import Named, Table
 from ensemble.engine.actions import Record
 from ensemble.service.cluster import Cluster
 from ensemble.service.simulation import ENDLESS, MOST_PENDING, Simulation
 from ensemble.spec.faults import listed
 from ensemble.spec.simulate import DURATION
+from ensemble.spec.units import fsd
 
 #: loops that are shown
 MOST_LOOPS = 5
@@ -35,10 +36,23 @@ ROW_FIELDS = {
 }
 _IN_USE = "{pending:>6} {running:>6} {nodes:>6} {cores:>6}"
 _ROW = "{t!F:>9} {type:<6} {event:<7h} {job:>7h} {group:<10.10h+} {rule:<12.12h+} " + _IN_USE + " {text}"
-ROW_FORMATS = {
-    "default": Named("One row an event, with what is pending and in use behind it", _ROW),
-    "seconds": Named("The same, with times in seconds", _ROW.replace("{t!F:>9}", "{t:>14.3f}")),
-}
+_NARROW_IN_USE = "{pending:>5} {running:>4} {nodes:>5} {cores:>5}"
+_NARROW_ROW = "{t!F:>7} {type:<6} {event:<6h} {job:>4h} {group:<8.8h+} {rule:<8.8h+} " + _NARROW_IN_USE + " {text}"
+#: columns of a terminal below which the rows are narrow, so that a text has a place behind them
+_NARROW = 120
+#: where a text goes on that is longer than its line
+_BEHIND = 8
+
+
+def row_formats() -> Dict[str, Named]:
+    """The formats of the timeline, for the terminal that there is."""
+    row, time = (_NARROW_ROW, "{t!F:>7}") if (room() or _NARROW) < _NARROW else (_ROW, "{t!F:>9}")
+    return {
+        "default": Named("One row an event, with what is pending and in use behind it", row),
+        "seconds": Named("The same, with times in seconds", row.replace(time, "{t:>14.3f}")),
+    }
+
+
 #: rows that are fitted into a table at a time
 _PAGE = 10_000
 
@@ -49,20 +63,19 @@ def one_run(
     result = results[0]
     reason = f": {result['reason']}" if result["reason"] else ""
     found = [
-        clean(f"{name}: {result['state']} after {fsd(result['makespan'])}{reason}"),
-        f"simulated with seed {result['seed']} on {nodes.text} ({nodes.source})",
+        *wrapped(clean(f"{name}: {result['state']} after {fsd(result['makespan'])}{reason}")),
+        *wrapped(f"simulated with seed {result['seed']} on {nodes.text} ({nodes.source})"),
         *_assumptions(assumed),
         "",
         *_group_lines(result),
         "",
         *_rule_lines(result),
         "",
-        _use(result),
+        *wrapped(_use(result)),
     ]
     if result["held_back"]:
-        found.append(
-            f"{result['held_back']} jobs were submitted later than asked for: no more than {MOST_PENDING} wait at a time here"
-        )
+        late = f"{result['held_back']} jobs were submitted later than asked for"
+        found += wrapped(f"{late}: no more than {MOST_PENDING} wait at a time here")
     for part in (metric_lines(_plain(result)), variable_lines(result), lines, _loop_lines(result)):
         if part:
             found += ["", *part]
@@ -75,19 +88,27 @@ def _assumptions(assumed: Dict[str, Any]) -> List[str]:
     for group, of in assumed.items():
         if not of["given"]:
             silent.append(group)
-        words = [f"durations {of['duration']}"] if of["given"] else []
+        words = [f"durations {_span(of['duration'])}"] if of["given"] else []
         words += [f"fail {rate}" for rate in of["fail"]]
         words += [f"report {', '.join(of['reports'])}"] if of["reports"] else []
         if of["silent"]:
             words.append(f"reports nothing of {', '.join(of['silent'])} (metrics: in the file's table)")
         if words:
-            found.append(clean(f"  {group}: {'; '.join(words)}"))
+            found += wrapped(clean(f"  {group}: {'; '.join(words)}"))
     if silent:
         each = (
             f"a job takes {fsd(DURATION)}, since nothing says how long (--duration GROUP=..., or simulate: in the file)"
         )
-        found.append(clean(f"  {listed(silent, 10)}: {each}"))
+        found += wrapped(clean(f"  {listed(silent, 10)}: {each}"))
     return found
+
+
+def _span(text: str) -> str:
+    """A duration as it was given; a lone number is one in seconds."""
+    try:
+        return fsd(float(text), digits=True)
+    except ValueError:
+        return text
 
 
 def _group_lines(result: Dict[str, Any]) -> List[str]:
@@ -96,7 +117,7 @@ def _group_lines(result: Dict[str, Any]) -> List[str]:
     # at the end few have jobs that wait or run, and most ensembles try nothing again
     shown = [key for key in (*COUNTS, "retried") if key in _ALWAYS or any(of[key] for of in groups.values())]
     rows = [[group, *(of[key] for key in shown), _at(of["first"]), _at(of["last"])] for group, of in groups.items()]
-    return columns(["GROUP", *(key.upper() for key in shown), "FIRST", "LAST"], rows)
+    return columns(["GROUP", *(key.upper() for key in shown), "FIRST", "LAST"], rows, room())
 
 
 def _plain(result: Dict[str, Any]) -> Dict[str, Any]:
@@ -117,6 +138,7 @@ _ALWAYS = ("submitted", "success", "failed", "cancelled")
 
 
 def _rule_lines(result: Dict[str, Any]) -> List[str]:
+    failed = any(rule["error"] for rule in result["rules"])
     rows = [
         [
             rule["id"],
@@ -126,11 +148,12 @@ def _rule_lines(result: Dict[str, Any]) -> List[str]:
             rule["state"],
             _at(rule["first"]),
             _at(rule["last"]),
-            rule["error"] or "",
+            *([rule["error"] or ""] if failed else []),
         ]
         for rule in result["rules"]
     ]
-    return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "FIRST", "LAST", "ERROR"], rows)
+    headings = ["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "FIRST", "LAST", *(["ERROR"] if failed else [])]
+    return columns(headings, rows, room())
 
 
 def _at(t: Optional[float]) -> Optional[str]:
@@ -160,7 +183,8 @@ def log_lines(simulation: Simulation) -> List[str]:
 
 def _line(record: Record) -> List[str]:
     first, *more = clean(record.data.get("text", "")).split("\n")
-    return [f"  {fsd(record.t):>8}  {first}", *(" " * 12 + one for one in more)]
+    found = [f"  {fsd(record.t):>8}  {first}", *(" " * 12 + one for one in more)]
+    return [piece for one in found for piece in wrapped(one, 12)]
 
 
 def _loop_lines(result: Dict[str, Any]) -> List[str]:
@@ -169,8 +193,8 @@ def _loop_lines(result: Dict[str, Any]) -> List[str]:
     if result["state"] not in ("halted", ENDLESS) or not loops:
         return []
     found = ["rules that feed each other:"]
-    found += [clean(f"  {loop['text']} ({loop['times']} times)") for loop in loops[:MOST_LOOPS]]
-    return found
+    told = [clean(f"  {loop['text']} ({loop['times']} times)") for loop in loops[:MOST_LOOPS]]
+    return found + [piece for one in told for piece in wrapped(one)]
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
@@ -241,12 +265,12 @@ def several_runs(
         clean(f"  seed {result['seed']}: {result['state']}: {reason}") for reason, result in list(reasons.items())[:5]
     ]
     return [
-        clean(f"{name}: {states} (of {len(results)} runs, {seeds})"),
-        f"simulated on {nodes.text} ({nodes.source})",
+        *wrapped(clean(f"{name}: {states} (of {len(results)} runs, {seeds})")),
+        *wrapped(f"simulated on {nodes.text} ({nodes.source})"),
         *_assumptions(assumed),
-        *told,
+        *(piece for one in told for piece in wrapped(one)),
         "",
-        *columns(["", *(key.upper() for key in _KEYS)], table),
+        *columns(["", *(key.upper() for key in _KEYS)], table, room()),
     ]
 
 
@@ -259,7 +283,10 @@ class Rows:
     def __init__(self, args: Namespace, table: Optional[Table]) -> None:
         self._table = table
         self._header = not args.no_header
-        self._fits = args.format is not None and "+:" in ROW_FORMATS.get(args.format, Named("", args.format)).format
+        formats = row_formats()
+        #: the rows are ours to lay out; those of a format of the user's are as wide as that says
+        self._width = room() if args.format in (None, *formats) else None
+        self._fits = args.format is not None and "+:" in formats.get(args.format, Named("", args.format)).format
         self.found: List[Dict[str, Any]] = []
 
     def add(self, record: Record, counts: Dict[str, Dict[str, int]]) -> None:
@@ -291,7 +318,8 @@ class Rows:
     def _print(self) -> None:
         assert self._table is not None
         for line in self._table.lines(self.found, self._header):
-            out(clean(line))
+            for piece in [line] if self._width is None else wrapped(clean(line), _BEHIND, self._width):
+                out(clean(piece))
         self._header = False
         self.found.clear()
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ensemble.cli.common import clean, columns, hint, number
+from ensemble.cli.common import clean, columns, hint, number, room
 from ensemble.cli.narrate import why
-from ensemble.cli.table import fsd
 from ensemble.service.client import Client
+from ensemble.spec.reports import OF_JOBS
+from ensemble.spec.units import fsd
 
 #: failed jobs that are listed
 MOST_FAILED = 10
@@ -71,14 +72,24 @@ def metric_lines(status: Dict[str, Any]) -> List[str]:
     present = {name for row in rows for name in row[3]}
     names = [name for name in STATS if name in present] + sorted(present - set(STATS))
     table = [
-        [group, state, variable, *(_stat(name, stats.get(name)) for name in names)]
+        [
+            group,
+            state,
+            variable,
+            *(_stat(name, stats.get(name), variable in (*OF_JOBS, f"{group}-pending")) for name in names),
+        ]
         for group, state, variable, stats in rows
     ]
-    return columns(["GROUP", "STATE", "VARIABLE", *(name.upper() for name in names)], table)
+    return columns(["GROUP", "STATE", "VARIABLE", *(name.upper() for name in names)], table, room())
 
 
-def _stat(name: str, value: Optional[float]) -> str:
-    return str(int(value)) if name == "n" and value is not None else number(value)
+def _stat(name: str, value: Optional[float], time: bool) -> str:
+    if value is None:
+        return "-"
+    if name == "n":
+        return str(int(value))
+    # a variance is of squares of seconds
+    return fsd(value, digits=True) if time and name != "variance" else number(value)
 
 
 def rule_lines(status: Dict[str, Any]) -> List[str]:
@@ -94,7 +105,7 @@ def rule_lines(status: Dict[str, Any]) -> List[str]:
         ]
         for rule in status.get("rules") or []
     ]
-    return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows) if rows else []
+    return columns(["RULE", "TRIGGER", "FIRED", "REMAINING", "STATE", "ERROR"], rows, room()) if rows else []
 
 
 def member_lines(status: Dict[str, Any]) -> List[str]:
@@ -106,7 +117,7 @@ def member_lines(status: Dict[str, Any]) -> List[str]:
 def variable_lines(status: Dict[str, Any]) -> List[str]:
     """The variables and their values, as a table. Empty where there are none."""
     rows = [[name, _value(value)] for name, value in (status.get("variables") or {}).items()]
-    return columns(["VARIABLE", "VALUE"], rows) if rows else []
+    return columns(["VARIABLE", "VALUE"], rows, room()) if rows else []
 
 
 def _value(value: Any) -> str:

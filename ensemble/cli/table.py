@@ -16,6 +16,7 @@ from string import Formatter
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from ensemble.errors import UsageError
+from ensemble.spec.units import fsd
 
 _SPEC = re.compile(
     r"(?P<fill>[^{}](?=[<>=^]))?(?P<align>[<>=^])?(?P<sign>[-+ ])?(?P<alt>#?)(?P<zero>0?)(?P<width>\d*)"
@@ -75,19 +76,6 @@ class _Column:
     def _pad(self, text: str, default: str) -> str:
         align = (self.align or default or "<").replace("=", ">")
         return format(text, f"{self.fill or ' '}{align}{self.width}") if self.width else text
-
-
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))
-
-
-def fsd(seconds: float) -> str:
-    """Seconds as a Flux Standard Duration, with about four digits."""
-    if seconds < 1e-3:
-        return "0s"
-    if seconds < 10:
-        return f"{seconds:.3f}s"
-    divisor, unit = next(entry for entry in _UNITS if seconds >= entry[0])
-    return f"{seconds / divisor:.4g}{unit}"
 
 
 def _convert(value: Any, conversion: str, dates: str) -> Any:

@@ -59,6 +59,7 @@ from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
 from ensemble.spec.models import EVENT_TRIGGERS, RESOURCE_TRIGGERS, STATE_TRIGGERS, Spec
 from ensemble.spec.reports import declared
+from ensemble.spec.units import fsd
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
 _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "clean", "invalidate"})
@@ -353,7 +354,7 @@ class Engine:
         del self.timers[name]
         kind, colon, rest = name.partition(":")
         if name == _DURATION:
-            ending.halt(self, "duration", f"{self.limits['duration']:g} s have passed")
+            ending.halt(self, "duration", f"{fsd(self.limits['duration'], digits=True)} have passed")
         elif name == _HEARTBEAT:
             self._heartbeat(at)
         elif name == signals.TIMER:
@@ -363,7 +364,7 @@ class Engine:
 
     def _after(self, number: str, at: float) -> None:
         rule = self.book.rules[int(number)]
-        self._occasions.append((rule.number, Occasion(f"timer of {rule.rule.after:g} s")))
+        self._occasions.append((rule.number, Occasion(f"timer of {fsd(rule.rule.after or 0.0, digits=True)}")))
 
     def _cooled(self, number: str, at: float) -> None:
         rule = self.book.rules[int(number)]

@@ -6,7 +6,7 @@ Law of this file: called by `Engine.handle` alone, on its way, with a job whose 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
 from ensemble.engine import ending, reports, retries, verdict
 from ensemble.engine.actions import Cancel, Cause, Finished, Record, Urgency
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: refused keys that are remembered, for a `submit` that comes after the refusal
 _REMEMBERED = 1000
+#: seconds: an event that is told later than that after it happened has the record say when it did
+_LATE = 1.0
 #: of a job that became invalid, where the answer that says why was lost
 _INVALID = "the queue found it invalid"
 
@@ -49,7 +51,7 @@ def _submitted(engine: Engine, job: Job, event: Event) -> None:
         # a job that is tried again was submitted once, and is pending already
         engine.tally.bump(job.group, "submitted")
         engine.tally.bump(job.group, "pending")
-    _record(engine, job, "submit")
+    _record(engine, job, "submit", event.t)
     if job.urgency is not None and job.id is not None:
         engine.emit(Urgency(job.id, job.urgency, Cause(None, 0, "asked for before it was submitted")))
     if job.doomed and job.id is not None:
@@ -119,7 +121,7 @@ def _started(engine: Engine, job: Job, event: Event) -> None:
     engine.tally.bump(job.group, "running")
     if job.t_submit is not None:
         engine.tally.started(job.group, max(0.0, event.t - job.t_submit))
-    _record(engine, job, "start")
+    _record(engine, job, "start", event.t)
 
 
 def _finished(engine: Engine, job: Job, event: Event) -> None:
@@ -206,7 +208,7 @@ def _count_end(engine: Engine, job: Job) -> None:
     reports.ended(engine, job)
     engine.calls.ended += 1
     job.ended = engine.calls.ended
-    _record(engine, job, "finish")
+    _record(engine, job, "finish", job.t_end)
     engine.occur("job-finish", group, job)
     engine.occur(verdict.TRIGGER[result], group, job)
     if job.cause == "timeout":
@@ -255,8 +257,11 @@ def tell(engine: Engine, job: Job, event: JobEvent) -> None:
         engine.record("job", job=job.id, group=job.group, event=event.name)
 
 
-def _record(engine: Engine, job: Job, event: str) -> None:
-    data = {"job": job.id, "group": job.group, "event": event}
+def _record(engine: Engine, job: Job, event: str, t: Optional[float] = None) -> None:
+    """A record's own time never goes back: what is told late, by a member that was away, has its time as `at`."""
+    data: Dict[str, Any] = {"job": job.id, "group": job.group, "event": event}
+    if t is not None and t < engine.t - _LATE:
+        data["at"] = t
     if job.result is not None:
         data.update(result=job.result, cause=job.cause, exit_code=job.exit_code, signal=job.signal)
         if job.note:

@@ -92,7 +92,8 @@ def _wanted(engine: Engine, data: Dict[str, Any]) -> None:
     state["wanted"] = data["wanted"]
     state["open"] = {"action": action, "wanted": data["wanted"], "rule": rule, "firing": firing}
     engine.emit(Size(data["wanted"], action, _cause(action, rule, firing)))
-    _tell(engine, action, rule, firing, f"{action} from {data['size']} to {data['wanted']} nodes begins")
+    bound = f", and goes no further: {data['reason']}" if data.get("reason") else ""
+    _tell(engine, action, rule, firing, f"{action} from {data['size']} to {data['wanted']} nodes begins{bound}")
     _more(engine)
 
 

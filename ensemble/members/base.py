@@ -158,6 +158,10 @@ class Member(ABC):
     def close(self, ensemble: str) -> None:
         """Forget an ensemble: its jobs are no longer delivered, and are left as they are."""
 
+    def clear(self, ended: Mapping[str, Sequence[str]]) -> None:  # noqa: B027 - most start nothing but jobs
+        """Once, after `start`: ensembles that have ended, and the names of their members. What the member had started for
+        one of them and could not end, because the service died, is ended now."""
+
     @abstractmethod
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call back from the event loop at `when` (seconds since the epoch), or at once if that is past."""

@@ -28,6 +28,7 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_bus import Bus
 from ensemble.members.flux_facts import f58, log_to, owner_of
+from ensemble.members.flux_inquiry import count_purged
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import Journal
 from ensemble.members.flux_lookup import LAST
@@ -49,8 +50,6 @@ _SLICE = 0.02
 _MAX_TEMPLATES = 256
 #: what reads the output of jobs
 _READER = "ensemble.members.flux_output_reader"
-#: seconds for an answer
-_PATIENCE = 15.0
 
 
 class _Ensemble:
@@ -309,18 +308,13 @@ class FluxMember(Member):
         known, t = self._known.pop(ensemble, ({}, 0.0))
         keys = {id: known[id] for id in sorted(missing)}
         if keys and not self._journal.whole_since(t):
-            ask = self.handle.rpc("job-list.job-stats", {})
-            ask.then(guarded(self._log, self._counted), ensemble, keys, t, timeout=_PATIENCE)
+            count_purged(self.handle, self._log, lambda purged: self._counted(purged, ensemble, keys, t))
         else:
             self._tell_missing(ensemble, keys, purged=False)
 
-    def _counted(self, future: Any, ensemble: str, keys: Dict[JobId, Key], t: float) -> None:
-        try:
-            # an instance counts from its own start
-            purged = future.get()["inactive_purged"] != 0 or (self.t_up > t and not self._remote)
-        except (OSError, KeyError, TypeError):
-            purged = True
-        self._tell_missing(ensemble, keys, purged)
+    def _counted(self, purged: Optional[int], ensemble: str, keys: Dict[JobId, Key], t: float) -> None:
+        # an instance counts from its own start
+        self._tell_missing(ensemble, keys, purged != 0 or (self.t_up > t and not self._remote))
 
     def _tell_missing(self, ensemble: str, keys: Dict[JobId, Key], purged: bool) -> None:
         for id, key in keys.items():

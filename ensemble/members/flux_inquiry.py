@@ -94,6 +94,26 @@ class Inquiry:
             self._ask(number + 1)
 
 
+def count_purged(handle: flux.Flux, log: Log, end: Callable[[Optional[int]], None]) -> None:
+    """The last two questions alone: `end(number)` of the jobs that Flux has purged by now; None where it does not say."""
+
+    def ask(number: int) -> None:
+        topic, payload, _ = _COUNT[number]
+        handle.rpc(topic, payload).then(guarded(log, answer), number, timeout=_PATIENCE)
+
+    def answer(future: Any, number: int) -> None:
+        future.cb_handle = None
+        text = ffi.new("char *[1]")
+        if lib.flux_rpc_get(future.pimpl.handle, text) < 0:
+            end(None)
+        elif number + 1 < len(_COUNT):
+            ask(number + 1)
+        else:
+            end(json.loads(ffi.string(text[0])).get("inactive_purged"))
+
+    ask(0)
+
+
 def _backlog(stats: Dict[str, Any]) -> int:
     """Jobs that job-ingest has yet to validate."""
     stages = stats.get("pipeline") or {}

@@ -102,9 +102,16 @@ def end(home: flux.Flux, name: str) -> None:
             flux.job.cancel(home, one["id"], "its ensemble has ended")
 
 
-def _named(home: flux.Flux, name: str) -> List[Dict[str, Any]]:
-    """The jobs of that name, latest first."""
-    question = {"max_entries": 100, "attrs": ["state"], "constraint": {"name": [name]}}
+def clear(home: flux.Flux, names: List[str]) -> None:
+    """End what is still there of those names."""
+    time.sleep(_HEARD)
+    for name in sorted({str(one["name"]) for one in _named(home, *names) if one["state"] != _INACTIVE}):
+        end(home, name)
+
+
+def _named(home: flux.Flux, *names: str) -> List[Dict[str, Any]]:
+    """The jobs of these names, latest first."""
+    question = {"max_entries": 0, "attrs": ["state", "name"], "constraint": {"name": list(names)}}
     jobs: List[Dict[str, Any]] = home.rpc("job-list.list", question).get()["jobs"]
     return sorted(jobs, key=lambda one: -int(one["id"]))
 

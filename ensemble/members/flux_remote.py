@@ -29,7 +29,7 @@ from flux.constants import FLUX_RPC_STREAMING
 from ensemble.engine.events import Event, JobEvent
 from ensemble.errors import EnsembleError
 from ensemble.members.flux import FluxMember
-from ensemble.members.flux_nested import Ended, claim, end, nested, of_job
+from ensemble.members.flux_nested import Ended, claim, clear, end, nested, of_job
 from ensemble.members.line import Unpacker, packed
 
 #: seconds between two signs of life, and for an answer of the broker
@@ -153,11 +153,14 @@ def _name(ensemble: str) -> str:
 
 
 def main() -> None:
-    """Serve the line at standard input for the target that stands in the first argument, as JSON; or end it (`end`)."""
+    """Serve the line at standard input for the target that stands in the first argument, as JSON; or end such (`end`, `clear`)."""
     peer = socket.socket(fileno=0)
     target = json.loads(sys.argv[1])
     if "end" in target:
         end(flux.Flux(target["home"]), target["end"])
+        return
+    if "clear" in target:
+        clear(flux.Flux(target["home"]), target["clear"])
         return
     try:
         remote = Remote(peer, target)

@@ -5,12 +5,14 @@ How it works. A node is up where its broker is online, and it is neither drained
 scaler has drained are undrained first; for more the owner of the nodes is asked (`Way`), and what comes online counts. To
 take nodes some are drained, with a reason that tells them from those that an administrator has drained: no job starts there
 any more, and those that run go on. Idle ones are taken first, those of the greatest rank before others, rank 0 never; where
-the owner takes the last ones, these. Once no job runs there (with `force` at once) they are the owner's to take away. So all
-that a change needs to be taken up again is in the instance itself, and after each step the instance is looked at anew:
-between two looks `_PAUSE` seconds pass, and more where nothing changes.
+the owner takes the last ones, these. Once no job runs there, at two looks one after the other, for a job may have been on its
+way there before the first one (with `force` at once), they are the owner's to take away, and it is done when they are
+offline. So all that a change needs to be taken up again is in the instance itself, and after each step the instance is
+looked at anew: between two looks `_PAUSE` seconds pass, and more where nothing changes.
 
-A node that was drained and could not be freed in time is given back. The scaler `drain` has no owner to ask: it undrains
-what it has drained, and drains again.
+A node that was drained and could not be freed in time is given back, but for one that the owner was asked to take, and may
+take yet: that stays drained, until it is gone or a grow has told the owner otherwise. The scaler `drain` has no owner to
+ask: it undrains what it has drained, and drains again. There are never more nodes than Flux was configured with.
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ class _Work:
         self.wanted = order.wanted
         #: the owner was asked, and has answered
         self.asked = False
+        #: nodes that were free of jobs at the last look
+        self.quiet: FrozenSet[int] = frozenset()
         self.pause = _PAUSE
         #: nodes that were up at the last look
         self.size: Optional[int] = None
@@ -85,12 +89,16 @@ class FluxScaler(Scaler):
         self._work: Optional[_Work] = None
         #: the owner is being asked; what is ordered meanwhile waits for the answer
         self._asking = False
+        #: nodes that it was asked to take, and that are still online
+        self._given: FrozenSet[int] = frozenset()
         self._timer: Optional[Timer] = None
         self._limit: Optional[Timer] = None
         self._stopped = False
 
     def size(self, then: Sized) -> None:
         def seen(nodes: Optional[Nodes], error: str) -> None:
+            if nodes is not None:
+                self.most = len(nodes.all - nodes.others)
             then(None if nodes is None else len(nodes.up), error)
 
         self._see(seen)
@@ -135,6 +143,7 @@ class FluxScaler(Scaler):
             except (OSError, KeyError, TypeError, ValueError) as exc:
                 then(None, f"the nodes cannot be looked at: {getattr(exc, 'strerror', None) or exc}")
                 return
+            self._given &= nodes.ready
             then(nodes, "")
 
         self._handle.rpc("resource.status", {}, nodeid=0).then(guarded(self._log, status), timeout=_PATIENCE)
@@ -166,9 +175,10 @@ class FluxScaler(Scaler):
     def _step(self, work: _Work, nodes: Nodes) -> None:
         size = len(nodes.up)
         if work.order.action == "grow":
-            if self._way is None and size < len(nodes.all):
+            most = len(nodes.all if self._way is None else nodes.all - nodes.others)
+            if size < most:
                 # who asks for more than there are gets all; who has all gets nowhere
-                work.wanted = min(work.wanted, len(nodes.all))
+                work.wanted = min(work.wanted, most)
             if size < work.wanted:
                 self._add(work, nodes, work.wanted - size)
             elif len(nodes.seen) < work.wanted:
@@ -184,12 +194,16 @@ class FluxScaler(Scaler):
             self._taken(work, nodes)
 
     def _add(self, work: _Work, nodes: Nodes, missing: int) -> None:
-        if nodes.ready:
-            self._drain("undrain", sorted(nodes.ready)[:missing], work)
+        # those that the owner may still take are of use once it knows how many there shall be
+        back = nodes.ready if work.asked else nodes.ready - self._given
+        if back:
+            self._drain("undrain", sorted(back)[:missing], work)
         elif work.asked:
             self._again(work)
         elif self._way is None:
             self._end(work, len(nodes.up), "no more nodes are there that a shrink has drained")
+        elif len(nodes.up) >= len(nodes.all - nodes.others):
+            self._end(work, len(nodes.up), "there are no more nodes: Flux has those that it was configured with")
         else:
             self._ask(work, nodes, work.wanted + len(nodes.others), nodes.offline)
 
@@ -207,10 +221,16 @@ class FluxScaler(Scaler):
         # where the owner takes the last ones, none of these may have a job, whoever has drained it
         extent = max(nodes.up, default=0) + 1
         going = nodes.ours | {rank for rank in nodes.others if last and rank >= extent}
-        if nodes.busy & going and not work.order.force:
+        quiet, work.quiet = work.quiet, going - nodes.busy
+        taken = frozenset(rank for rank in nodes.ready if self._way is not None and (not last or rank >= extent))
+        if not work.order.force and not going <= quiet & work.quiet:
+            if going <= work.quiet:
+                work.pause = _PAUSE
             self._again(work)
-        elif self._way is not None and nodes.ready and not work.asked:
-            self._ask(work, nodes, extent, nodes.ready)
+        elif taken and not work.asked:
+            self._ask(work, nodes, extent, taken)
+        elif taken:
+            self._again(work)  # it was asked for: it is done when they are gone
         else:
             self._end(work, len(nodes.up), "")
 
@@ -219,11 +239,16 @@ class FluxScaler(Scaler):
         self._asking = True
         order = work.order._replace(wanted=work.wanted)
         change = Change(order, len(nodes.up), extent, idset(ranks))
+        before = self._given
+        if order.action == "shrink":
+            self._given = frozenset(ranks)
 
         def asked(error: str, reached: Optional[int]) -> None:
             self._asking = False
             if self._stopped:
                 return
+            if error:
+                self._given = before  # it has said that it takes none
             if self._work is not work:
                 # something else is wanted by now
                 if self._work is not None:
@@ -271,7 +296,7 @@ class FluxScaler(Scaler):
             self._asking = False
             self._give_back(work, f"{late} the scaler was still busy with it, and was ended")
             return
-        done = "up" if work.order.action == "grow" else "free of jobs"
+        done = "up" if work.order.action == "grow" else "gone" if work.asked else "free of jobs"
         self._give_back(work, f"{late} not all of the nodes are {done}")
 
     def _give_back(self, work: _Work, error: str) -> None:
@@ -284,12 +309,16 @@ class FluxScaler(Scaler):
             if self._stopped or self._work is not work:
                 return
             # those on which no job runs are taken, if nobody else has to take them
-            back = sorted(nodes.ready & nodes.busy if self._way is None else nodes.ready) if nodes else []
+            found = (nodes.ready & nodes.busy if self._way is None else nodes.ready) if nodes else frozenset()
+            back, kept = found - self._given, found & self._given
+            why = error
+            if kept:
+                why += f"; ranks {idset(kept)} stay drained, for they may yet be taken, until a grow"
             if not back:
-                self._fail(work, error)
+                self._fail(work, why)
                 return
             ask = self._handle.rpc("resource.undrain", {"targets": idset(back)}, nodeid=0)
-            ask.then(guarded(self._log, lambda future: self._fail(work, error)), timeout=_PATIENCE)
+            ask.then(guarded(self._log, lambda future: self._fail(work, why)), timeout=_PATIENCE)
 
         self._see(seen)
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, Callable, Dict, List, Optional, TextIO
 
 import flux
 import flux.constants
@@ -39,17 +39,22 @@ _STATES = {
     "invalidate": "inactive",
 }
 _ORDER = ("depend", "priority", "sched", "run", "cleanup", "inactive")
+_RESULTS = ("success", "failed", "cancelled")
 #: statistics that are shown of each time
 _SHOWN = ("n", "mean", "min", "max", "std")
 _END = frozenset(("clean", "invalidate"))
 
 
 class _Job:
-    __slots__ = ("name", "state", "t_start", "t_submit")
+    __slots__ = ("name", "result", "state", "t_start", "t_submit", "told")
 
     def __init__(self) -> None:
         self.name = "?"
         self.state = "depend"
+        #: what the first fatal exception makes of it
+        self.result: Optional[str] = None
+        #: its result was counted
+        self.told = False
         self.t_submit: Optional[float] = None
         self.t_start: Optional[float] = None
 
@@ -76,15 +81,24 @@ class Tally:
                 self._time(job.name, "pending", t - job.t_submit)
         elif name == "finish":
             good = (entry.get("context") or {}).get("status", 0) == 0
-            self.results["success" if good else "failed"] += 1
+            self._count(job, "success" if good else "failed")
             if job.t_start is not None:
                 self._time(job.name, "duration", t - job.t_start)
-        elif name == "exception" and (entry.get("context") or {}).get("severity", 1) == 0 and job.state != "inactive":
+        elif name == "exception" and (entry.get("context") or {}).get("severity", 1) == 0:
             job.state = "cleanup"
+            job.result = job.result or ("cancelled" if entry["context"].get("type") == "cancel" else "failed")
+        elif name == "clean":
+            self._count(job, "failed")  # one that never ran has no finish
         job.state = _STATES.get(name, job.state)
         if name in _END:
             self.ended += 1
             del self.jobs[id]
+
+    def _count(self, job: _Job, result: str) -> None:
+        """As Flux has it: a fatal exception outranks the exit status."""
+        if not job.told:
+            job.told = True
+            self.results[job.result or result] += 1
 
     def _time(self, name: str, what: str, seconds: float) -> None:
         kinds = self.times.setdefault(name, {"pending": Statistics(_SHOWN), "duration": Statistics(_SHOWN)})
@@ -95,7 +109,7 @@ class Tally:
         states = Counter(job.state for job in self.jobs.values())
         return {
             "states": {**{state: states[state] for state in _ORDER}, "inactive": self.ended},
-            "results": {"success": self.results["success"], "failed": self.results["failed"]},
+            "results": {result: self.results[result] for result in _RESULTS},
             "times": {
                 name: {what: {stat: known[stat] for stat in _SHOWN if stat in known} for what, known in told.items()}
                 for name, kinds in sorted(self.times.items())
@@ -204,6 +218,15 @@ class Watcher:
             print(told, file=self._out, flush=True)
 
 
+def _number(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"'{text}' is no number of jobs: give a whole number, {least} or more")
+        return int(text)
+
+    return number
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Watch the enclosing instance, or the one that is named. Returns an exit status."""
     parser = argparse.ArgumentParser(
@@ -213,9 +236,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--all", action="store_true", help="from the beginning of the journal, and not from now on")
     parser.add_argument(
-        "--every", type=int, default=10, metavar="N", help="numbers after N ended jobs (10); 0 is never"
+        "--every", type=_number(0), default=10, metavar="N", help="numbers after N ended jobs (10); 0 is never"
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="end after so many jobs have ended")
+    parser.add_argument("--jobs", type=_number(1), metavar="N", help="end after so many jobs have ended")
     args = parser.parse_args(argv)
     try:
         handle = _open(args.uri)

@@ -65,6 +65,10 @@ class Link(ABC):
     """A line to the other side. Its methods never block and never raise."""
 
     @abstractmethod
+    def welcome(self) -> None:
+        """Say that it is accepted: the first word of all."""
+
+    @abstractmethod
     def action(self, id: str, ensemble: str, what: str, data: Dict[str, Any]) -> None:
         """Send an action: submit, cancel, kill, urgency, look or recover."""
 
@@ -208,6 +212,7 @@ class RemoteMember(Member):
         if self.link is not None:
             self.link.close("another line of the same member has come")
         self.link = link
+        link.welcome()
         self._log(syslog.LOG_INFO, f"member {self.name} is attached, {len(self._open)} actions wait for it")
         for id, (ensemble, what, data) in self._open.items():
             link.action(id, ensemble, what, data)

@@ -49,6 +49,9 @@ class Order(NamedTuple):
 class Scaler(ABC):
     """Changes the size of one queue. Callbacks come from the event loop, never from inside a call."""
 
+    #: the greatest size that the queue can have, as of the last answer of `size`; None where that is not known
+    most: Optional[int] = None
+
     @abstractmethod
     def size(self, then: Sized) -> None:
         """How many nodes are up and may run jobs, once that is known."""

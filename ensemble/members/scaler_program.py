@@ -8,10 +8,11 @@ environment:
     ENSEMBLE_SIZE_WANTED   nodes that there shall be, not how many more; asked for again, it is the same
     ENSEMBLE_SIZE_CURRENT  nodes that are up
     ENSEMBLE_SIZE_MIN, ENSEMBLE_SIZE_MAX   bounds of the scaler; MAX is empty where there is none
+    ENSEMBLE_EXTENT        nodes that their owner has to have for that, those that are out of use for other reasons included
     ENSEMBLE_RANKS         shrink: the ranks to take, on which nothing runs; grow: ranks without a node
     ENSEMBLE_ID            the ensemble that wants it
 
-Exit status 0 says that it was asked for. With any other it has failed, and the last line that it printed says why.
+Exit status 0 says that it was asked for; a line ENSEMBLE_EXTENT=N of its output, that there will be so many. With any other it has failed, and the last line that it printed says why.
 """
 
 from __future__ import annotations

@@ -39,6 +39,15 @@ from ensemble.spec.scaler import Scaler as Table
 _PROGRAM = "ensemble.members.flux_remote"
 
 
+#: names of jobs that one process is given, and seconds after the start until it is
+_AT_ONCE, _CLEAR = 500, 1.0
+
+
+def nested_name(ensemble: str, member: str) -> str:
+    """The name of the job in which an instance of the ensemble's own runs."""
+    return f"ensemble-{ensemble}-{member}"
+
+
 class Several(Member):
     """`home` and the instances that files name."""
 
@@ -97,7 +106,7 @@ class Several(Member):
         target: Dict[str, Any] = {"home": self.uri}
         if place.nodes is not None:
             given = {"nodes": place.nodes, "cores": place.cores, "duration": place.duration, "queue": place.queue}
-            target["nested"] = {"name": f"ensemble-{ensemble}-{name}", **given}
+            target["nested"] = {"name": nested_name(ensemble, name), **given}
         elif place.uri:
             target["uri"] = place.uri
         else:
@@ -166,16 +175,25 @@ class Several(Member):
                 self._remotes.pop(remote.target, None)
                 self._end_nested(json.loads(remote.target))
 
+    def clear(self, ended: Mapping[str, Sequence[str]]) -> None:
+        """End the instances of ended ensembles that are still there: the service died before it could see to that."""
+        names = [nested_name(ensemble, member) for ensemble, members in ended.items() for member in members]
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            self.home.call_at(self.clock() + _CLEAR, lambda some=some: self._order("clear", some))  # type: ignore[misc]
+
     def _end_nested(self, target: Dict[str, Any]) -> None:
-        """End the job of an instance that was started for an ensemble. A process of its own sees to that."""
-        if "nested" not in target:
-            return
-        name = target["nested"]["name"]
-        order = json.dumps({"home": self.uri, "end": name})
+        """End the job of an instance that was started for an ensemble."""
+        if "nested" in target:
+            self._order("end", target["nested"]["name"])
+
+    def _order(self, what: str, which: Any) -> None:
+        """Have a process of its own end jobs in which instances run."""
+        order = json.dumps({"home": self.uri, what: which})
         try:
             Line(self.home, self.program, [order], {}, lambda message: None, lambda: None, self.log)
         except OSError as exc:
-            self.log(syslog.LOG_ERR, f"the instance in the job '{name}' cannot be ended ({exc}): cancel it")
+            self.log(syslog.LOG_ERR, f"jobs in which instances run cannot be ended ({exc}): cancel {which}")
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """As home does."""

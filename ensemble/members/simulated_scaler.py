@@ -32,6 +32,7 @@ class SimulatedScaler(Scaler):
 
     def size(self, then: Sized) -> None:
         member = self._member
+        self.most = len(member.nodes.sizes)
         member.call_at(member.clock(), lambda: then(member.nodes.up, ""))
 
     def resize(self, order: Order, done: Sized) -> None:

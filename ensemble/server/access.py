@@ -45,7 +45,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Lets in who has the token; everybody where there is none."""
 
     def __init__(self, token: Optional[str]) -> None:
-        self._wanted = None if token is None else f"Bearer {token}".encode()
+        self._wanted = None if token is None else token.encode()
 
         def refuse(_request: Any, context: Any) -> None:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, _WHAT)
@@ -58,7 +58,11 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             return continuation(details)
         for name, value in details.invocation_metadata:
             given = value.encode() if isinstance(value, str) else value
-            if name == "authorization" and hmac.compare_digest(given, self._wanted):
+            # the scheme is of any case, and one or more spaces follow (RFC 6750, RFC 7235)
+            scheme, _, token = given.partition(b" ")
+            if name != "authorization" or scheme.lower() != b"bearer":
+                continue
+            if hmac.compare_digest(token.lstrip(b" "), self._wanted):
                 return continuation(details)
         handler = continuation(details)
         streams = handler is not None and (handler.request_streaming or handler.response_streaming)

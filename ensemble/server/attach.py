@@ -39,6 +39,9 @@ class _Line(Link):
         self.out: queue.Queue[Any] = queue.Queue()
         self.room = threading.BoundedSemaphore(_WINDOW)
 
+    def welcome(self) -> None:
+        self.out.put(_ToMember(welcome={"server": "ensemble"}))
+
     def action(self, id: str, ensemble: str, what: str, data: Dict[str, Any]) -> None:
         value: Any = True if what == "look" else data
         self.out.put(_ToMember(action={"id": id, "ensemble": ensemble, **{what: value}}))
@@ -110,7 +113,6 @@ class Members:
             line.out.put(None)
 
     def _attach(self, line: _Line, given: Any) -> None:
-        line.out.put(_ToMember(welcome={"server": "ensemble"}))
         try:
             self._host.member.attach(line, given.name, given.identity, given.capabilities)
         except Refusal as exc:

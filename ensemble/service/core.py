@@ -130,6 +130,10 @@ class Service:
             if running.engine.final is not None:
                 self._ended(running)
         self._scaling.start()
+        ended = [
+            stored for stored in self._stored.values() if stored.id not in self._running and stored.damaged is None
+        ]
+        self._member.clear({stored.id: list((stored.status or {}).get("members") or ()) for stored in ended})
 
     @property
     def active(self) -> int:

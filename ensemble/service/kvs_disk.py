@@ -49,7 +49,8 @@ class Disk:
         self._stuck = False
         self._trouble = False
         self._delay = _RETRY[0]
-        self._timer: Any = None
+        # a watcher is kept by its handle until it is destroyed, so there is one, set anew each time
+        self._timer: Any = handle.timer_watcher_create(0.0, guarded(log, lambda *_: self._try()))
         self._closed = False
 
     def changed(self) -> None:
@@ -69,9 +70,8 @@ class Disk:
     def close(self) -> None:
         """Ask nothing more."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
+        self._timer.stop()
+        self._timer.destroy()
 
     def _flush(self, then: Callable[[Optional[OSError]], None]) -> None:
         def answered(future: Any) -> None:
@@ -110,13 +110,11 @@ class Disk:
         self._asking = False
 
     def _later(self) -> None:
-        self._timer = self._handle.timer_watcher_create(self._delay, guarded(self._log, lambda *_: self._try()))
-        self._timer.start()
+        self._timer.reset(self._delay)
         self._delay = min(2 * self._delay, _RETRY[1])
 
     def _try(self) -> None:
         """Write something new, so that Flux finds out anew whether the disk takes it."""
-        self._timer = None
 
         def written(future: Any) -> None:
             future.cb_handle = None

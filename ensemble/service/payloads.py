@@ -59,7 +59,8 @@ class Log(Since):
 
 
 class Explain(Id):
-    rule: str = Field(min_length=1, max_length=200)
+    # an empty one is answered as any that is not there: with those that are
+    rule: str = Field(max_length=200)
 
 
 class Events(Id):
@@ -93,6 +94,27 @@ class Signal(Id):
     token: str = Field("", max_length=100)
 
 
+#: what is wrong, by the kind of fault: a sentence behind the place, with the bounds of the model filled in
+_SAID = {
+    "missing": "is missing",
+    "extra_forbidden": "is no key of this request",
+    "string_too_short": "is empty; expected a word",
+    "string_too_long": "has more than {max_length} characters",
+    "too_short": "is empty",
+    "too_long": "has more than {max_length} entries",
+    "greater_than_equal": "is less than {ge:.12g}",
+    "less_than_equal": "is greater than {le:.12g}",
+    "string_type": "is no string",
+    "int_type": "is no whole number",
+    "float_type": "is no number",
+    "bool_type": "is neither true nor false",
+    "dict_type": "is no object with keys",
+    "model_type": "is no object with keys",
+    "list_type": "is no list",
+    "finite_number": "is no finite number",
+}
+
+
 def parse(model: Any, payload: Any) -> Any:
     """The payload as the model has it. Raises BadRequest with the first thing that is wrong."""
     if payload is None:
@@ -104,4 +126,6 @@ def parse(model: Any, payload: Any) -> Any:
     except ValidationError as exc:
         fault = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise BadRequest(f"bad request: {where}: {fault['msg']}", errno.EPROTO) from None
+        said = _SAID.get(fault["type"])
+        told = f": {fault['msg']}" if said is None else f" {said.format(**fault.get('ctx', {}))}"
+        raise BadRequest(f"bad request: {where}{told}", errno.EPROTO) from None

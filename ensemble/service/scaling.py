@@ -97,6 +97,8 @@ class Scaling:
                 wanted = base + action.by
                 if table.max is not None and wanted > table.max:
                     wanted, reason = table.max, f"there may be no more than {table.max} nodes"
+                if scaler.most is not None and wanted > scaler.most:
+                    wanted, reason = scaler.most, f"this queue can have no more than {scaler.most} nodes"
                 wrong = wanted <= base
             else:
                 base = size if action.held is None else action.held
@@ -107,7 +109,8 @@ class Scaling:
             if wrong:
                 self._tell(engine.id, "refused", number=action.number, size=size, reason=reason)
             else:
-                self._tell(engine.id, "wanted", number=action.number, size=size, wanted=wanted)
+                bound = {"reason": reason} if reason else {}
+                self._tell(engine.id, "wanted", number=action.number, size=size, wanted=wanted, **bound)
 
         scaler.size(guarded(self._log, sized))
 

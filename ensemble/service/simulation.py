@@ -47,6 +47,7 @@ from ensemble.service.store import Commit, MemoryStore
 from ensemble.spec import sampling
 from ensemble.spec.models import Spec
 from ensemble.spec.simulate import DELAY, Outage, Sent
+from ensemble.spec.units import fsd
 
 #: events in a row that are about no job and after which nothing new is expected
 MOST_QUIET = 100_000
@@ -336,7 +337,7 @@ class Simulation:
         if self.stopped is None:
             return engine.reason
         if self.stopped == CUT:
-            return f"cut off after {self._setting.until:g} s"
+            return f"cut off after {fsd(self._setting.until, digits=True)}"
         if self.stopped == ENDLESS:
             return f"for {MOST_QUIET} events nothing has happened to any job, and nothing else seems to be coming"
         waits = [rule.id for rule in engine.book.rules if rule.keeps_alive]

@@ -117,6 +117,8 @@ FUNCTIONS: Dict[str, Function] = {
     "min": Function(_total(lambda *xs: min(xs)), 1, None),
     "max": Function(_total(lambda *xs: max(xs)), 1, None),
     "abs": Function(_total(abs), 1, 1),
+    "floor": Function(_total(math.floor), 1, 1),
+    "ceil": Function(_total(math.ceil), 1, 1),
     "sqrt": Function(_total(math.sqrt), 1, 1),
     "log": Function(_total(math.log), 1, 1),
     "exp": Function(_total(math.exp), 1, 1),

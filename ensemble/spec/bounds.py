@@ -15,7 +15,7 @@ from ensemble.spec.expression import Read
 from ensemble.spec.faults import listed
 from ensemble.spec.metrics import Metric
 from ensemble.spec.models import END_STATES, JOB_TRIGGERS, Rule
-from ensemble.spec.ranges import ANYTHING, COUNT, NOTHING, NUMBER, POSITIVE, TEXT, Range, exactly
+from ensemble.spec.ranges import ANYTHING, COUNT, NOTHING, NUMBER, POSITIVE, TEXT, Range, Scope, Unknown, exactly
 
 if TYPE_CHECKING:
     from ensemble.spec.reach import Reach
@@ -27,9 +27,15 @@ _OF_TWO, _ESTIMATED = ("variance", "std", "sem"), ("iqr", "mad")
 class RuleScope:
     """What a rule may read: `ranges.Scope`."""
 
-    def __init__(self, reach: Reach, rule: Rule) -> None:
+    def __init__(self, reach: Reach, rule: Rule, anywhere: bool = False) -> None:
         self._reach = reach
         self._rule = rule
+        #: nothing is known of how many jobs there may be
+        self._anywhere = anywhere
+
+    def wider(self) -> Scope:
+        """What paths may be however many jobs there may be; behind that, anything."""
+        return Unknown() if self._anywhere else RuleScope(self._reach, self._rule, True)
 
     def of(self, read: Read) -> Range:
         """The values that a path may have."""
@@ -41,10 +47,14 @@ class RuleScope:
         reach, stat = self._reach, metric.stat
         if stat == "var":
             return ANYTHING if reach.anything else reach.variables.get(metric.variable, NOTHING)
+        if self._anywhere and stat not in ("ensemble", *metrics.OF_QUEUE):
+            return _statistic(metric, math.inf)
         if stat == "ensemble":
             most = sum(reach.jobs.values())
             if metric.variable == "elapsed":
                 return POSITIVE
+            if self._anywhere:
+                return COUNT
             # attempts are submissions, too
             return Range(0.0, most if metric.variable == "active" or not most else math.inf)
         if stat in metrics.OF_QUEUE:
@@ -68,7 +78,7 @@ class RuleScope:
         metric = read.metric
         if metric.stat == "var":
             return f"it is {_words(found)}" if not found.empty else "no rule that fires gives it a value"
-        if metric.stat in metrics.GROUPLESS:
+        if metric.stat in metrics.GROUPLESS or self._anywhere:
             return f"it is {_words(found)}"
         most = self._reach.jobs[metric.group]
         if not most:

@@ -15,7 +15,7 @@ from ensemble.spec import heard, metrics, places, reading, sampling, targets, un
 from ensemble.spec.computed import Computed
 from ensemble.spec.custom import Functions
 from ensemble.spec.faults import Report, listed, nearest, shown
-from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
+from ensemble.spec.models import ACTIONS, END_STATES, JOB_TRIGGERS, LATER, NOT_YET, TRIGGERS, Action, JobSet, Rule, Spec
 from ensemble.spec.reader import Node
 from ensemble.spec.space import Space
 
@@ -195,7 +195,7 @@ class _Check:
         if name in known:
             return True
         if name in NOT_YET[kind]:
-            self._report.add(node, f"the {kind} '{name}' is not supported yet", value=name)
+            self._report.add(node, f"the {kind} '{name}' is not supported yet", value=name, expected=LATER)
         else:
             self._unknown(node, name, f"no {kind} is called", known)
         return False

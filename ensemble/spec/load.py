@@ -34,7 +34,7 @@ from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
 from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
 from ensemble.spec.machine import Machine
-from ensemble.spec.models import NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
+from ensemble.spec.models import LATER, NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.places import Place
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
 from ensemble.spec.reports import Reported
@@ -226,7 +226,8 @@ class Shape:
         entries = dict(node.value)
         for word in NOT_YET.get(where, ()):
             if word in entries:
-                self._report.add(entries.pop(word)[0], f"'{word}' is not supported yet", value=word)
+                key = entries.pop(word)[0]
+                self._report.add(key, f"'{word}' is not supported yet", value=word, expected=LATER)
         for word, field in _MODELS[where].model_fields.items():
             # null, written out, is as good as no key, where no key is as good as None
             if field.default is None and word in entries and _null(entries[word][1]):

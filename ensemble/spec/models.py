@@ -114,6 +114,8 @@ ACTIONS = (
 )
 END_STATES = ("complete", "failed", "cancelled", "halted")
 
+#: what is right in place of one of NOT_YET
+LATER = "none of it: the word is kept for a later release, and this one would not act on it"
 #: words of the language that a later release carries out: where -> words
 NOT_YET: Dict[str, Tuple[str, ...]] = {
     "file": ("models",),
@@ -244,7 +246,8 @@ class Limits(_Model):
             fault = exc.errors()[0]
             # pydantic says before our own sentences what class of exception brought them
             text = fault["msg"].replace("Value error, ", "", 1)
-            value = shown(limits[str(fault["loc"][0])])
+            given = limits[str(fault["loc"][0])]
+            value = shown("none" if given is None else given)
             raise ValueError(f"limit {fault['loc'][0]} cannot be {value}: {text}") from None
 
 

@@ -131,6 +131,22 @@ class Scope(Protocol):
     def why(self, read: Read) -> str:
         """A sentence that says why the path is bounded so, or has no value; '' where that is plain."""
 
+    def wider(self) -> Optional[Scope]:
+        """The same where less is known, for the reason why something never holds; None where nothing is."""
+
+
+class Unknown:
+    """The scope in which nothing is known."""
+
+    def of(self, read: Read) -> Range:
+        return ANYTHING
+
+    def why(self, read: Read) -> str:
+        return ""
+
+    def wider(self) -> None:
+        return None
+
 
 def loose(range: Range, *near: Range) -> Range:
     """A little more than the range, in proportion to the numbers that it was computed from."""
@@ -226,6 +242,15 @@ def _absolute(a: Range) -> Range:
     return Range(low, max(abs(a.low), abs(a.high)), a.whole)
 
 
+def _rounded(function: Callable[[float], int]) -> Callable[[Range], Range]:
+    """Of `floor` or `ceil`."""
+
+    def at(x: float) -> float:
+        return float(function(x)) if math.isfinite(x) else x
+
+    return lambda a: Range(at(a.low), at(a.high), True)
+
+
 def _least(*parts: Range) -> Range:
     whole = all(part.whole for part in parts)
     return Range(min(part.low for part in parts), min(part.high for part in parts), whole)
@@ -256,6 +281,8 @@ _COMPUTE: Dict[str, Callable[..., Range]] = {
     "min": _least,
     "max": _greatest,
     "abs": _absolute,
+    "floor": _rounded(math.floor),
+    "ceil": _rounded(math.ceil),
     "sqrt": _monotone(math.sqrt, 0.0),
     "log": _monotone(math.log, 0.0),
     "exp": _monotone(math.exp, -math.inf),

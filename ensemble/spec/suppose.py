@@ -18,6 +18,9 @@ from ensemble.spec.expression import Read
 from ensemble.spec.ranges import EXACT, NOTHING, Range, Scope, loose, negated, plus, value
 from ensemble.spec.terms import Term
 
+#: alternatives that are told; of more, the first
+MOST_ALTERNATIVES = 3
+
 
 class Never(NamedTuple):
     """Why something is never true."""
@@ -46,6 +49,9 @@ class Narrowed:
 
     def why(self, read: Read) -> str:
         return self.scope.why(read)
+
+    def wider(self) -> Optional[Scope]:
+        return self.scope.wider()
 
     def because(self, term: Term) -> Tuple[str, ...]:
         """The comparisons that have narrowed what the term reads."""
@@ -105,15 +111,16 @@ def _all(parts: Sequence[Tuple[Term, bool]], scope: Narrowed) -> Optional[Never]
 
 def _one(parts: Sequence[Tuple[Term, bool]], scope: Narrowed) -> Optional[Never]:
     left: List[Narrowed] = []
-    first: Optional[Never] = None
+    nevers: List[Never] = []
     for part, wanted in parts:
         branch = scope.branch()
         found = _suppose(part, wanted, branch)
         if found is None:
             left.append(branch)
-        first = first or found
+        else:
+            nevers.append(found)
     if not left:
-        return first
+        return _neither(nevers)
     for name in set.intersection(*(set(branch.ranges) for branch in left)):
         ranges = [branch.ranges[name] for branch in left]
         whole, because = ranges[0]
@@ -121,6 +128,15 @@ def _one(parts: Sequence[Tuple[Term, bool]], scope: Narrowed) -> Optional[Never]
             whole, because = whole.joined(other), tuple(dict.fromkeys((*because, *more)))
         scope.ranges[name] = (whole, because)
     return None
+
+
+def _neither(nevers: Sequence[Never]) -> Never:
+    """Why none of some alternatives holds."""
+    first, *more = nevers
+    if not more or len(nevers) > MOST_ALTERNATIVES or any(never.together for never in nevers):
+        return first
+    what, why = (dict.fromkeys(filter(None, words)) for words in zip(*((never.what, never.why) for never in nevers)))
+    return first._replace(what=" or ".join(what), why="; ".join(why))
 
 
 def _truth(term: Term, wanted: bool, scope: Narrowed) -> Optional[Never]:
@@ -149,6 +165,11 @@ def _never(term: Term, wanted: bool, scope: Narrowed) -> Never:
     others = [other for other in scope.because(term) if other != text]
     if others and _suppose(term, wanted, Narrowed(scope.scope)) is None:
         return Never(term.offset, " and ".join((*others, text)), "", together=True)
+    wider = scope.wider()
+    found = None if wider is None else _suppose(term, wanted, Narrowed(wider))
+    if found is not None:
+        # what holds in no file is not for what this one has
+        return found
     reads = [part.read for part in term.walk() if part.read is not None]
     reasons = dict.fromkeys(filter(None, map(scope.why, reads)))
     return Never(term.offset, text, "; ".join(reasons))
@@ -223,6 +244,11 @@ def _push(term: Term, range: Range, scope: Narrowed, text: str) -> bool:
         if kept.empty:
             return False
         scope.put(term.read, kept, text)
+    elif term.op in ("floor", "ceil") and range.numeric:
+        low, high = (range.low, range.high + 1) if term.op == "floor" else (range.low - 1, range.high)
+        return _push(
+            term.parts[0], range if value(term.parts[0], scope).whole else Range(low, high, False), scope, text
+        )
     elif term.op == terms.NEGATIVE:
         return _push(term.parts[0], Range(-range.high, -range.low, range.whole), scope, text)
     elif term.op in ("+", "-") and range.numeric:

@@ -91,4 +91,7 @@ def _constant(value: Any) -> str:
         return "no value"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        # strings have no escapes, and no quote of the kind that is around them
+        return f'"{value}"' if "'" in value else f"'{value}'"
     return repr(value)

@@ -22,6 +22,7 @@ from ensemble.spec import arithmetic
 
 _FSD = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BY_SIZE = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))
 #: RULE/FIRING/INDEX
 _JOB = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}/[0-9]{1,10}/[0-9]{1,10}", re.ASCII)
 _DURATION = "expected a duration such as 30s, 5m or 1.5h, or a number of seconds"
@@ -53,6 +54,18 @@ def duration(value: Any) -> float:
     if math.isnan(seconds) or seconds < 0 or seconds > LONGEST:
         raise ValueError(f"expected a duration from 0 to {LONGEST:.0f} seconds")
     return seconds
+
+
+def fsd(seconds: float, digits: bool = False) -> str:
+    """Seconds as a Flux Standard Duration: below ten seconds three decimals, beyond about four digits; `digits`: four always."""
+    if digits and seconds < 60:
+        return f"{seconds:.4g}s"
+    if seconds < 1e-3:
+        return "0s"
+    if seconds < 10:
+        return f"{seconds:.3f}s"
+    divisor, unit = next(entry for entry in _BY_SIZE if seconds >= entry[0])
+    return f"{seconds / divisor:.4g}{unit}"
 
 
 def _real(value: Union[int, float]) -> float:

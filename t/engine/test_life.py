@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine import jobs as life
-from ensemble.engine.actions import Cancel, Submit
+from ensemble.engine.actions import Cancel, Record, Submit
 from ensemble.engine.events import (
     BASE_EVENTS,
     JOB_EVENTS,
@@ -44,6 +44,35 @@ def test_the_acknowledgement_may_come_anywhere(world: Any, place: int) -> None:
         "t_end": T0 + 7, "member": None, "ranks": "0-1", "params": {}, "values": {}, "ended": 1,
     }  # fmt: skip
     assert [r["event"] for r in w.records("job")] == ["submit", "start", "finish"]
+
+
+def test_what_is_told_late_has_its_own_times(world: Any) -> None:
+    """A member was away while a job began and ended; the ensemble's time has gone on."""
+    w = world([START, rule("timer", LOG, after=60)], by_hand=True)
+    key = w.submits()[0].key
+    events: List[Any] = whole_life(key)
+    w.feed(events[0])
+    w.feed(Acknowledged(T0 + 50, key, 7))
+    for event in events[1:]:
+        w.feed(event)
+    (row,) = w.rows()
+    assert (row["t_submit"], row["t_start"], row["t_end"]) == (T0 + 1, T0 + 6, T0 + 7)
+    assert [(r["event"], r.get("at")) for r in w.records("job")] == [
+        ("submit", None), ("start", T0 + 6), ("finish", T0 + 7),
+    ]  # fmt: skip
+    times = [action.t for action in w.actions if isinstance(action, Record)]
+    assert times == sorted(times), "records are looked for by their time"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_start_that_nobody_knows_is_left_out(world: Any, known: bool) -> None:
+    w = world([START], by_hand=True)
+    key = w.submits()[0].key
+    for event in whole_life(key):
+        if event.name != "start" or known:
+            w.feed(event)
+    (row,) = w.rows()
+    assert (row["t_start"], row["result"]) == (T0 + 6 if known else None, "success")
 
 
 def test_debug_records_every_event_once(world: Any) -> None:

@@ -70,14 +70,14 @@ def ask(instance: Any, endpoint: str, payload: Dict[str, Any]) -> Dict[str, Any]
             time.sleep(0.05)
 
 
-def request(instance: Any, endpoint: str, payload: Dict[str, Any]) -> Dict[str, Any]:
+def request(instance: Any, endpoint: str, payload: Dict[str, Any], patience: float = 3.0) -> Dict[str, Any]:
+    """One answer of the service; it has so many seconds, since who asks a dying one gets none, ever."""
     import flux
 
     handle = connect(instance)
     future = handle.rpc(f"ensemble.{endpoint}", payload)
     try:
-        # who asks a dying service gets no answer, ever
-        future.wait_for(3.0)
+        future.wait_for(patience)
         return dict(future.get())
     except OSError as exc:
         raise ServiceError(f"{endpoint}: {future.error_string() or exc}", exc.errno or 5) from None
@@ -86,13 +86,17 @@ def request(instance: Any, endpoint: str, payload: Dict[str, Any]) -> Dict[str, 
         assert flux
 
 
+def submitter(instance: Any) -> Dict[str, Any]:
+    """Where one stands who submits."""
+    return {"environment": {"PATH": os.environ.get("PATH", os.defpath)}, "cwd": str(instance.folder)}
+
+
 def submit(instance: Any, text: str) -> str:
     """Submit once and return the id; where the service died over it, the id of what was kept."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath)}
-    submitter = {"environment": environment, "cwd": str(instance.folder)}
+    before = [one["id"] for one in ask(instance, "list", {})["ensembles"]]
     with contextlib.suppress(ServiceError, NoService):
-        return str(request(instance, "submit", {"text": text, "submitter": submitter})["id"])
-    kept = ask(instance, "list", {})["ensembles"]
+        return str(request(instance, "submit", {"text": text, "submitter": submitter(instance)})["id"])
+    kept = [one for one in ask(instance, "list", {})["ensembles"] if one["id"] not in before]
     assert len(kept) == 1, f"the service died while it answered, and keeps {kept}"
     return str(kept[0]["id"])
 

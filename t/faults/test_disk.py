@@ -12,7 +12,7 @@ from typing import Iterator
 import pytest
 
 from ensemble.errors import ServiceError
-from t.faults.counting import Count, ask, chains, dying, each, kill_broker, progress, request, submit
+from t.faults.counting import Count, ask, chains, dying, each, kill_broker, progress, request, submit, submitter
 from t.flux.processes import until
 from t.flux_instance import running
 
@@ -76,7 +76,8 @@ def test_the_disk_is_full_for_a_while(tmp_path: Path) -> None:
             count.check(groups)
             assert process.poll() is None, "the supervisor has ended"
             # Flux 0.88 never writes what its disk has once refused, but is alive, and so are we
-            other = submit(instance, chains(2))
+            # it asks its disk before it answers, and may wait some seconds until it finds out that there is no answer
+            other = str(request(instance, "submit", {"text": chains(2), "submitter": submitter(instance)}, 30)["id"])
             Count(instance, other, each(2)).check(each(2))
             assert "cannot write to its disk (No space left" in instance.stderr
         # for the same reason it does not end by itself

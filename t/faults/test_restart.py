@@ -108,16 +108,36 @@ def reload(instance: FluxInstance, module: str) -> None:
     instance.run("flux", "queue", "start", "--all", "--quiet", check=False)
 
 
+def broker_crashed(instance: FluxInstance) -> bool:
+    """Has a broker died of a fault of its own? `flux start` says so."""
+    return "Segmentation fault" in instance.stderr
+
+
 @pytest.mark.parametrize("die", [False, True], ids=["alone", "with the service"])
 @pytest.mark.parametrize("module", ["job-manager", "job-ingest"])
 def test_a_module_of_flux_is_reloaded_in_mid_run(tmp_path: Path, module: str, die: bool) -> None:
+    for number in range(4):
+        folder = tmp_path / str(number)
+        with running() as instance:
+            try:
+                reloaded_in_mid_run(instance, folder, module, die)
+                return
+            except Exception:
+                # Flux 0.88's job-manager uses, once in some fifty reloads, a list that it has freed, and takes the
+                # broker down with it: nothing was seen of what is looked at here.
+                if number == 3 or not broker_crashed(instance):
+                    raise
+                print(f"Flux's broker crashed as {module} was reloaded: tried again in another instance")
+
+
+def reloaded_in_mid_run(instance: FluxInstance, folder: Path, module: str, die: bool) -> None:
     points = ["after-send 12"] if die else []
-    with running() as instance, dying(instance, tmp_path, points):
+    with dying(instance, folder, points):
         id = submit(instance, CHAINS)
         for finished in (5, 30):
             until(lambda finished=finished: progress(instance, id) >= finished, "some progress")
             reload(instance, module)
         count = Count(instance, id, GROUPS)
         count.told(f"{module} reloaded", 2 + die)
-        assert deaths(tmp_path) == [point.split()[0] for point in points]
+        assert deaths(folder) == [point.split()[0] for point in points]
         count.check(GROUPS)

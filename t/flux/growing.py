@@ -20,7 +20,7 @@ from t.flux_instance import FluxInstance, running
 
 #: what a site would write: it is told a size and ranks, and notes what it was told
 SCRIPT = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
 import flux
 from flux.idset import IDset
 told = {name: value for name, value in os.environ.items() if name.startswith("ENSEMBLE_")}
@@ -33,6 +33,15 @@ if how == "fail":
     sys.exit(3)
 if how == "hang":
     time.sleep(1000)
+if how == "never":
+    sys.exit(0)
+if how == "later" and "LATER" not in os.environ:
+    # asked for: the nodes go in their own time
+    environ = {**os.environ, "LATER": "1", "NOTES": os.environ["NOTES"] + ".later"}
+    subprocess.Popen([sys.executable, sys.argv[0]], env=environ, start_new_session=True)
+    sys.exit(0)
+if "LATER" in os.environ:
+    time.sleep(2)
 start = flux.Flux(os.environ["FLUX_START_URI"])
 ranks = list(IDset(told["ENSEMBLE_RANKS"]))
 many = int(told["ENSEMBLE_SIZE_WANTED"]) - int(told["ENSEMBLE_SIZE_CURRENT"])
@@ -77,7 +86,7 @@ class Growing:
         return [json.loads(line) for line in text.splitlines()]
 
     def how(self, word: str) -> None:
-        """`fail`, `hang`, or '' for what a script should do."""
+        """`fail`, `hang`, `later` (asks, and it happens 2 s later), `never` (says yes and does nothing), or '' for what a script should do."""
         Path(f"{self.notes}.how").write_text(word)
 
     def online(self) -> str:

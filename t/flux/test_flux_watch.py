@@ -51,7 +51,7 @@ def test_events_and_numbers_of_foreign_jobs(flux_instance: FluxInstance) -> None
         assert names[-1] == "clean"
         assert {"alloc", "start", "finish"} <= set(names)
     last = [line for line in lines if line["type"] == "metrics"][-1]
-    assert last["results"] == {"success": 2, "failed": 1}
+    assert last["results"] == {"success": 2, "failed": 1, "cancelled": 0}
     assert last["states"]["inactive"] == 3
     assert last["times"]["one"]["duration"]["n"] == last["times"]["one"]["pending"]["n"] == 2
     assert last["times"]["false"]["duration"]["mean"] > 0
@@ -81,6 +81,35 @@ def test_a_reader_that_goes_is_no_fault(flux_instance: FluxInstance) -> None:
     assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_cancelled_jobs_are_counted_pending_and_running(flux_instance: FluxInstance) -> None:
+    process = watch(flux_instance, flux_instance.uri, "--json", "--jobs", "4", "--every", "0")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+
+    def submit(*words: str) -> str:
+        return str(flux_instance.run("flux", "submit", *words).stdout.strip())
+
+    pending = submit("--urgency=0", "true")
+    flux_instance.run("flux", "cancel", pending)
+    for command in ("sleep 600", "trap 'exit 0' TERM; sleep 600 & wait"):
+        running = submit("sh", "-c", command)
+        flux_instance.run("flux", "job", "wait-event", "-t", str(PATIENCE), running, "start")
+        flux_instance.run("flux", "cancel", running)
+    submit("no-such-command")
+    last = json.loads(ended(process)[-1])
+    assert last["results"] == {"success": 0, "failed": 1, "cancelled": 3}
+    assert last["states"]["inactive"] == 4
+
+
+@pytest.mark.parametrize("option", ["--jobs=-3", "--jobs=0", "--every=-1", "--jobs=x"])
+def test_a_number_of_jobs_that_is_none_is_refused(option: str) -> None:
+    process = watch(None, option)  # type: ignore[arg-type]
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert f"'{option.partition('=')[2]}' is no number of jobs" in err
 
 
 def test_an_instance_that_runs_in_a_job(flux_instance: FluxInstance) -> None:

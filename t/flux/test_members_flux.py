@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 
@@ -96,6 +98,54 @@ def test_an_instance_that_is_lost_is_started_anew(
     assert [rule["fired"] for rule in status["rules"] if rule["id"] == "gone"] == [1]
     until(lambda: not inner(flux_instance, id), "the end of the second instance")
     assert len(inner(flux_instance, id, "all")) == 2
+
+
+def _processes(word: str) -> List[int]:
+    """Processes with that word in their command line."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if path.name.isdigit() and word.encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
+def test_a_service_that_dies_before_it_has_ended_the_instance(
+    service: RealService, flux_instance: FluxInstance, tmp_path: Path
+) -> None:
+    """What is to end the instance of an ended ensemble dies with the service: the next service sees to it, and to no other."""
+    flag = tmp_path / "flag"
+    other = service.submit(NESTED.format(flag=tmp_path / "never").replace("count: 2", "count: 1"))
+    until(lambda: service.ask("status", {"id": other})["groups"]["g"]["running"] == 1, "a job in the other one")
+    id = service.submit(NESTED.format(flag=flag))
+    until(lambda: service.ask("status", {"id": id})["groups"]["g"]["running"] == 1, "a job in it")
+    killed: List[int] = []
+
+    def kill() -> bool:
+        for pid in _processes(f'"end": "ensemble-{id}-inner"'):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        return bool(killed)
+
+    flag.touch()
+    until(kill, "the process that is to end it")
+    assert ended(service, id)["state"] == "complete"
+    pid = service.pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: _answers(service) not in (None, pid), "the next service")
+    until(lambda: not inner(flux_instance, id), "the end of its instance")
+    assert len(inner(flux_instance, other)) == 1, "that of an ensemble that goes on stays"
+    assert service.ask("status", {"id": other})["groups"]["g"]["running"] == 1
+    service.ask("cancel", {"id": other})
+    until(lambda: not inner(flux_instance, other), "the end of the other one")
+
+
+def _answers(service: RealService) -> Optional[int]:
+    try:
+        # what is sent into its death is never answered
+        return int(service.handle.rpc("ensemble.stats", {}).wait_for(2).get()["pid"])
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager

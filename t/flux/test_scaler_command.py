@@ -92,8 +92,8 @@ def test_nodes_come_up_run_a_job_and_go_again(site: Site) -> None:
     assert (up["ENSEMBLE_SIZE_MIN"], up["ENSEMBLE_SIZE_MAX"], up["ENSEMBLE_ID"]) == ("1", "3", id)
     assert up["ENSEMBLE_RANKS"] == "1-3"
     assert (down["ENSEMBLE_ACTION"], down["ENSEMBLE_SIZE_WANTED"], down["ENSEMBLE_RANKS"]) == ("shrink", "1", "1-2")
-    # the script was asked, and its nodes go in their own time
-    site.wait(lambda: site.place.online() == "0", "end of the nodes")
+    assert site.place.online() == "0", "it is done when they are gone"
+    assert (up["ENSEMBLE_EXTENT"], down["ENSEMBLE_EXTENT"]) == ("3", "1")
 
     # what was drained to be taken is of use again when it comes back
     id = site.begin([on("start", {"name": "submit", "label": "a"}, {"name": "grow", "value": 2})])
@@ -118,6 +118,78 @@ def test_nodes_come_up_run_a_job_and_go_again(site: Site) -> None:
     assert site.errors(id) == ["grow to 4 nodes has failed: after 4 s the scaler was still busy with it, and was ended"]
     pid = site.place.told()[-1]["pid"]
     site.wait(lambda: not os.path.exists(f"/proc/{pid}"), "end of the script that hangs")
+
+
+def test_there_are_no_more_nodes_than_the_instance_has(site: Site) -> None:
+    rules = [
+        on("start", {"name": "grow", "value": 9}),
+        on("grow-finish", {"name": "grow"}),
+        on("grow-fail", {"name": "log", "value": "{event.reason}"}),
+    ]
+    id = site.begin(rules)
+    assert site.end(id) == "complete"
+    (told,) = site.place.told()
+    assert (told["ENSEMBLE_SIZE_WANTED"], told["ENSEMBLE_SIZE_MAX"]) == ("4", "")
+    bound = "this queue can have no more than 4 nodes"
+    assert site.logged(id) == ["grow-finish 4 4", bound, "grow-fail 4 4"]
+    assert f"grow from 1 to 4 nodes begins, and goes no further: {bound}" in json.dumps(site.records(id))
+    # one that an administrator has taken out is none to count on
+    site.place.instance.run("flux", "resource", "drain", "3", "a disk is broken")
+    id = site.begin([on("start", {"name": "shrink"}), on("shrink-finish", {"name": "grow", "value": 5})])
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["shrink-finish 2 2", "grow-finish 3 3"]
+
+
+def test_a_shrink_is_done_when_the_nodes_are_gone(site: Site) -> None:
+    id = site.begin([on("start", {"name": "grow", "value": 3})])
+    assert site.end(id) == "complete"
+    site.place.how("later")
+    id = site.begin([on("start", {"name": "shrink"}), on("shrink-finish", {"name": "log", "value": "{nodes.up}"})])
+    site.wait(lambda: site.place.told()[1:], "call of the script")
+    assert site.place.online() == "0-3"
+    assert site.logged(id) == [], "the script has ended, and the node is there"
+    assert site.end(id) == "complete"
+    assert site.place.online() == "0-2"
+    assert site.logged(id) == ["3", "shrink-finish 3 3"]
+    # a script that says yes and does nothing: it may do it yet, so nothing may run there
+    site.place.how("never")
+    id = site.begin([on("start", {"name": "shrink"}), on("shrink-fail", {"name": "grow"})], timeout="3s")
+    late = "after 3 s not all of the nodes are gone; ranks 2 stay drained, for they may yet be taken, until a grow"
+    site.wait(lambda: site.errors(id), "end of the shrink")
+    assert site.errors(id) == [f"shrink to 2 nodes has failed: {late}"]
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["shrink-fail 2 2", "grow-finish 3 3"]
+    last = site.place.told()[-1]
+    assert (last["ENSEMBLE_ACTION"], last["ENSEMBLE_SIZE_WANTED"]) == ("grow", "3"), "the owner is told first"
+    assert site.place.online() == "0-2"
+    assert "2" not in site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"], "it is of use again"
+
+
+def test_no_node_is_taken_from_under_a_job(site: Site) -> None:
+    """Jobs come all the time while nodes are taken: each of them ends as it would have."""
+    instance = site.place.instance
+    id = site.begin([on("start", {"name": "grow", "value": 3})])
+    assert site.end(id) == "complete"
+    instance.run("flux", "submit", "--quiet", "--cc=1-40", "-n1", "-c2", "sleep", "0.4")
+    id = site.begin([on("start", {"name": "shrink", "value": 2})])
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["shrink-finish 2 2"]
+    instance.run("flux", "queue", "drain")
+    results = instance.run("flux", "jobs", "-ano", "{result}").stdout.split()
+    assert results[:40] == ["COMPLETED"] * 40
+    # a long one on each of the two: it waits for the one that is to go, and does not ask before
+    ids = [
+        instance.run("flux", "submit", f"--requires=rank:{rank}", "sleep", "4").stdout.strip() for rank in ("0", "1")
+    ]
+    for one in ids:
+        instance.run("flux", "job", "wait-event", "-t", "60", one, "start")
+    asked = len(site.place.told())
+    id = site.begin([on("start", {"name": "shrink"})])
+    time.sleep(1.5)
+    assert len(site.place.told()) == asked, "a job runs there"
+    assert site.end(id) == "complete"
+    assert site.place.online() == "0"
+    assert instance.run("flux", "jobs", "-no", "{result}", *ids).stdout.split() == ["COMPLETED"] * 2
 
 
 def test_a_service_that_is_killed_in_the_middle_goes_on_with_the_same_size(site: Site) -> None:

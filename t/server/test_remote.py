@@ -48,14 +48,16 @@ class Far:
             self.folder, "--member", "remote", "--name", "far", "--rundir", str(self.folder / "run"), *options
         )
 
-    def attach(self, folder: str = "member", name: str = "far", port: int = 0) -> subprocess.Popen[bytes]:
+    def attach(
+        self, folder: str = "member", name: str = "far", port: int = 0, token: str = "state/token"
+    ) -> subprocess.Popen[bytes]:
         state = self.folder / "state"
         with open(self.folder / "member.log", "ab") as log:
             self.member = subprocess.Popen(
                 [
                     sys.executable, "-m", "ensemble.server.processes", f"localhost:{port or self.port}", "--name", name,
                     "--folder", str(self.folder / folder), "--cores", "2", "--cert", str(state / "cert.pem"),
-                    "--token-file", str(state / "token"),
+                    "--token-file", str(self.folder / token),
                 ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
@@ -200,6 +202,27 @@ def test_the_member_is_killed_in_the_middle(far: Far) -> None:
     far.check_whole(id)
 
 
+def test_jobs_that_begin_and_end_while_the_member_is_dead_have_their_own_times(far: Far) -> None:
+    far.attach()
+    text = "{name: far, jobs: [{name: a, command: sleep 0.5, count: 2}], rules: [{trigger: start, action: {name: submit, label: a}}]}"
+    id = str(far.call("Submit", text=text).id)
+    jobs = far.folder / "member" / "jobs"
+    far.wait_for(lambda: all((jobs / n / "begun").exists() for n in "12"))
+    far.kill_member()
+    far.wait_for(lambda: all((jobs / n / "end").exists() for n in "12"))
+    time.sleep(2)
+    back = time.time()
+    far.attach()
+    far.wait_for(lambda: far.call("Status", id=id).summary.state == "complete")
+    for row in map(json.loads, far.call("Jobs", id=id).jobs):
+        assert 0.5 <= row["t_end"] - row["t_start"] < 1.5
+        assert row["t_end"] < back - 1.5
+    records = [json.loads(record.json) for record in far.call("Watch", id=id)]
+    ends = [record for record in records if record["type"] == "job" and record["event"] == "finish"]
+    assert len(ends) == 2
+    assert all(end["at"] < back - 1.5 < back < end["t"] for end in ends[1:])
+
+
 def test_the_line_is_cut_again_and_again(far: Far) -> None:
     cable = Wire(far.port)
     try:
@@ -289,6 +312,17 @@ def test_another_journal_and_another_name_are_refused(far: Far) -> None:
         other = far.attach(folder, name)
         assert other.wait(PATIENCE) == 1
         assert words in far.said()
+    log = (far.folder / "member.log").read_text()
+    assert log.count("attached to") == 1, "only the one that was accepted says so"
+
+
+def test_a_member_with_a_wrong_token_is_never_attached(far: Far) -> None:
+    (far.folder / "wrong").write_text("0123456789abcdefgh")
+    (far.folder / "wrong").chmod(0o600)
+    assert far.attach(token="wrong").wait(PATIENCE) == 1
+    log = (far.folder / "member.log").read_text()
+    assert "UNAUTHENTICATED" in log
+    assert "attached" not in log
 
 
 def test_two_servers_do_not_share_a_folder(far: Far, tmp_path: Path) -> None:

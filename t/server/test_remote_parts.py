@@ -31,6 +31,11 @@ class FakeLink(Link):
         self.actions: List[Tuple[str, str]] = []
         self.acknowledged: List[int] = []
         self.closed = ""
+        self.welcomed = False
+
+    def welcome(self) -> None:
+        assert not self.actions, "the first word of all"
+        self.welcomed = True
 
     def action(self, id: str, ensemble: str, what: str, data: Dict[str, Any]) -> None:
         self.actions.append((id, what))

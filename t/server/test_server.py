@@ -110,6 +110,16 @@ def test_without_the_token_nothing_is_served(served: Served) -> None:
     plain.close()
 
 
+@pytest.mark.parametrize("scheme", ["bearer ", "BEARER ", "Bearer   "])
+def test_the_scheme_of_the_token_is_of_any_case(served: Served, scheme: str) -> None:
+    caller = Caller(served.port, served.folder / "state" / "cert.pem", None)
+    path = f"/{wire.ENSEMBLES}/List"
+    assert caller.bytes(path, b"", [("authorization", scheme + served.token())]) == ("OK", "")
+    for wrong in (scheme + served.token() + "x", scheme.strip() + served.token(), scheme, "Basic " + served.token()):
+        assert caller.bytes(path, b"", [("authorization", wrong)])[0] == "UNAUTHENTICATED", wrong
+    caller.close()
+
+
 def test_bytes_that_are_no_message(call: Caller) -> None:
     path = f"/{wire.ENSEMBLES}/Status"
     code, sentence = call.bytes(path, b"\xff\xff\xff")
@@ -161,6 +171,54 @@ def test_health_for_everybody_and_reflection_for_those_with_the_token(call: Call
     for name in wire.SERVICES:
         answer = next(ask(iter([request(file_containing_symbol=name)]), metadata=call.metadata))
         assert answer.file_descriptor_response.file_descriptor_proto
+
+
+class _Token(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Sends the token with each call, as a client does that knows nothing of our metadata."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.metadata = metadata
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=self.metadata), request)
+
+    intercept_stream_stream = intercept_unary_unary
+
+
+def test_a_client_that_knows_the_service_by_its_reflection_alone(call: Caller) -> None:
+    """As grpcurl does it: names, methods and messages all come from the server."""
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.message_factory import GetMessageClass
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+    channel = grpc.intercept_channel(call.channel, _Token(call.metadata))
+    database = ProtoReflectionDescriptorDatabase(channel)
+    names = set(database.get_services())
+    operator = "convergedcomputing.org.grpc.v1.EnsembleOperator"
+    assert {operator, "ensemble.v1.Ensembles", "grpc.health.v1.Health"} <= names
+    pool = DescriptorPool(database)
+
+    def ask(service: str, method: str, /, **fields: Any) -> Any:
+        found = pool.FindServiceByName(service).FindMethodByName(method)
+        path = f"/{service}/{method}"
+        send = channel.unary_unary(path, lambda m: m.SerializeToString(), GetMessageClass(found.output_type).FromString)
+        return send(GetMessageClass(found.input_type)(**fields), timeout=PATIENCE)
+
+    id = ask("ensemble.v1.Ensembles", "Submit", text=WAITS).id
+    answer = ask(operator, "RequestStatus", member="local", name=id)
+    assert (answer.status, json.loads(answer.payload)["id"]) == (1, id)
+    answer = ask(operator, "RequestAction", name=id, action="grow", payload='{"grow": 2}')
+    assert (answer.status, "no way to grow" in answer.payload) == (3, True)
+    assert ask("ensemble.v1.Ensembles", "Cancel", id=id).id == id
+    for name in ("", *names - {"grpc.reflection.v1alpha.ServerReflection", "grpc.health.v1.Health"}):
+        assert ask("grpc.health.v1.Health", "Check", service=name).status == 1, name
+    # a watch of the health begins with what it is
+    health = health_pb2_grpc.HealthStub(call.channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+    health.cancel()
+    with pytest.raises(grpc.RpcError) as unknown:
+        ask("grpc.health.v1.Health", "Check", service="nono")
+    assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_secrets_are_the_owners_alone(served: Served) -> None:

@@ -66,7 +66,7 @@ def test_lines(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     assert "rule-1" in lines[2]
     assert lines[3] == "     4.0s  rule-1    -> submit sleep (2 jobs)"
     assert ["sleep", "2", "0", "0", "2", "0", "0"] in [line.split() for line in lines]
-    assert ["sleep", "success", "duration", "2", "2.5", "0.5", "2", "3"] in [line.split() for line in lines]
+    assert ["sleep", "success", "duration", "2", "2.5s", "0.5s", "2s", "3s"] in [line.split() for line in lines]
     assert lines[-1] == "output: in /out/bcdfgh"
     assert not any("\x1b" in line or '"seq"' in line for line in lines)
     # asked by id from then on: the name might come to mean another

@@ -56,7 +56,7 @@ def test_it_prints_what_came_of_it(path: Path, capsys: pytest.CaptureFixture[str
     lines = out.splitlines()
     assert lines[0].startswith("study: complete after 5.5m")
     assert lines[1] == "simulated with seed 3 on 2 nodes with 4 cores each (by options)"
-    assert lines[2] == "  sim: durations 90; fail 5%"
+    assert lines[2] == "  sim: durations 1.5m; fail 5%"
     assert lines[3].startswith("  post: a job takes 1m, since nothing says how long")
     assert any(line.split()[:2] == ["sim", "20"] for line in lines)
     assert any(line.split() == ["after", "group-complete", "1", "0", "spent", "4.5m", "4.5m"] for line in lines)
@@ -100,6 +100,7 @@ def test_options_outrank_the_file(path: Path, capsys: pytest.CaptureFixture[str]
         (["--duration", "sim=10 * x"], "nothing is called 'x' here"),
         (["--fail", "sim=7"], "this is no share"),
         (["--limit", "max_job=7"], "no limit is called 'max_job'"),
+        (["--limit", "max_jobs=none"], "limit max_jobs cannot be 'none': expected a whole number"),
         (["--limit", "max_jobs"], "is no limit; expected NAME=VALUE"),
         (["--until", "soon"], "--until cannot be 'soon': expected a duration"),
         (["-o", "default"], "-o is for the rows of --timeline"),
@@ -156,6 +157,34 @@ def test_the_timeline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, result = run(capsys, *words, "--json")
     assert len(result["timeline"]) == len(rows)
     assert result["state"] == "complete"
+
+
+@pytest.mark.parametrize("words", [[], ["--runs", "3"], ["--timeline"]])
+def test_it_fits_a_terminal_of_80_columns(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: List[str]
+) -> None:
+    path.write_text(
+        FILE.replace("id: after", "id: what-comes-behind-the-simulation").replace("lost {", "this is lost: {")
+    )
+    given = [str(path), "--nodes", "2", "--cores", "4", "--fail", "sim=20%", "--limit", "max_jobs=200", *words]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, wide = run(capsys, *given)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out = run(capsys, *given)
+    assert max(map(len, wide.splitlines())) > 80
+    assert max(map(len, out.splitlines())) <= 80
+    assert "TEXT" in out if words == ["--timeline"] else "what-comes-" in out
+
+
+def test_times_have_one_form(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(path), "--nodes", "1", "--cores", "4", "--duration", "sim=2400", "--until", "7000"]
+    _, out = run(capsys, *words)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["sim", "success", "duration", "8", "40m", "0s", "40m", "40m"] in lines
+    assert "sim: durations 40m" in out
+    assert "cut off after 1.944h" in out
+    _, result = run(capsys, *words, "--json")
+    assert result["metrics"]["sim"]["success"]["duration"]["mean"] == 2400
 
 
 def test_a_long_timeline_is_one_table(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Dict, List
 
 import pytest
 
-from ensemble.cli.common import columns
-from ensemble.cli.table import Named, Table, fsd, pick
+from ensemble.cli.common import columns, room, wrapped
+from ensemble.cli.table import Named, Table, pick
 from ensemble.errors import UsageError
+from ensemble.spec.units import fsd
 
 FIELDS = {"id": "ID", "name": "NAME", "x": "X", "t": "T", "params.": ""}
 ROWS: List[Dict[str, Any]] = [
@@ -90,6 +91,13 @@ def test_fsd(seconds: float, text: str) -> None:
     assert fsd(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0s"), (0.0412345, "0.04123s"), (2.0547, "2.055s"), (59.5, "59.5s"), (60, "1m"), (5400, "1.5h")]
+)  # fmt: skip
+def test_fsd_with_digits(seconds: float, text: str) -> None:
+    assert fsd(seconds, digits=True) == text
+
+
 def test_small_tables() -> None:
     assert columns(["NAME", "N"], [["a", 1], ["long", 100], ["none", None]]) == [
         "NAME    N",
@@ -97,3 +105,28 @@ def test_small_tables() -> None:
         "long  100",
         "none    -",
     ]
+
+
+def test_a_table_fits_into_a_width() -> None:
+    rows = [["successive-halving-start", 1, "submit trial (10 jobs); log: x"], ["b", 100, ""]]
+    wide = columns(["RULE", "N", "WOULD HAVE DONE"], rows)
+    assert columns(["RULE", "N", "WOULD HAVE DONE"], rows, len(wide[0]) + 99) == wide
+    assert columns(["RULE", "N", "WOULD HAVE DONE"], rows, 40) == [
+        "RULE                N  WOULD HAVE DONE",
+        "successive-         1  submit trial (10",
+        "halving-start          jobs); log: x",
+        "b                 100",
+    ]
+    assert max(map(len, columns(["RULE", "N", "WOULD HAVE DONE"], rows, 30))) == 30
+    # numbers are never cut: what cannot fit stays as wide as it is
+    assert columns(["A", "B"], [[123456789, 987654321]], 10) == ["        A         B", "123456789 987654321"]
+
+
+def test_long_lines_go_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"  {'word ' * 20}end"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    pieces = wrapped(line, 6, 50)
+    assert [len(piece) - len(piece.lstrip()) for piece in pieces] == [2, 6, 6]
+    assert (max(map(len, pieces)) <= 50, " ".join(map(str.strip, pieces))) == (True, line.strip())
+    monkeypatch.setenv("COLUMNS", "80")
+    assert (room(), len(wrapped(line))) == (80, 2)

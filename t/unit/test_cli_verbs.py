@@ -49,7 +49,9 @@ def test_status(run: Any, serve: Serve) -> None:
     out = run("status", "bcd").out
     assert out.splitlines()[0] == "hello (bcdfgh): complete after 12.5s: all is said"
     assert ["again", "metric", "7", "unlimited", "ready"] in [line.split() for line in out.splitlines()]
-    assert ["sleep", "success", "duration", "2", "2.5", "0.5", "2", "3"] in [line.split() for line in out.splitlines()]
+    assert ["sleep", "success", "duration", "2", "2.5s", "0.5s", "2s", "3s"] in [
+        line.split() for line in out.splitlines()
+    ]
     assert run("status", "bcd", "-n", "-o", "{state}").out == "complete\n"
 
 

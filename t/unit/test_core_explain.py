@@ -82,7 +82,7 @@ def test_a_rule_is_found_by_id_number_and_beginning(house: House) -> None:
     assert ask(house, "4")["number"] == 4
     number, text = house.ask("explain", {"id": "asked", "rule": "m"}).refusal
     assert (number, "many, more" in text) == (errno.ENOENT, True)
-    for wrong in ("5", "0", "mony", "x" * 200):
+    for wrong in ("5", "0", "mony", "x" * 200, ""):
         number, text = house.ask("explain", {"id": "asked", "rule": wrong}).refusal
         assert number == errno.ENOENT
         assert "begin, many, more, wait" in text

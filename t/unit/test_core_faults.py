@@ -64,7 +64,7 @@ MALFORMED: Dict[str, List[Any]] = {
              {"id": "chain", "start": 1.5}, {"id": "chain", "group": 5}],
     "watch": [{"id": "chain", "since": -1}, {"id": "chain", "since": "1"}, {"id": "chain", "since": None}],
     "log": [{"id": "chain", "since": True}, {"id": "chain", "max": "many"}],
-    "explain": [{"id": "chain"}, {"id": "chain", "rule": 1}, {"id": "chain", "rule": ""}, {"rule": "rule-1"}],
+    "explain": [{"id": "chain"}, {"id": "chain", "rule": 1}, {"id": "chain", "rule": "x" * 999}, {"rule": "rule-1"}],
     "events": [{}, {"id": "chain", "after": -1}, {"id": "chain", "max": 0}, {"id": "chain", "max": 10**9}],
     "cancel": [{"ids": "chain"}],
     "pause": [{"id": ["chain"]}],
@@ -87,6 +87,8 @@ def test_malformed(endpoint: str, payload: Any) -> None:
     assert number == errno.EPROTO
     assert sentence.startswith(("bad request: ", "the request's payload"))
     assert len(sentence) < 300
+    # these are words of the library that checks, not ours
+    assert not any(word in sentence for word in ("Input", "should", "Field required", "Extra"))
 
 
 def test_every_endpoint_has_a_malformed_case() -> None:

@@ -55,6 +55,7 @@ MEANING = [
     ("1 + 2 * 3", 7), ("(1 + 2) * 3", 9), ("10 - 4 - 3", 3), ("-2 ** 2", -4), ("2 ** -1", 0.5), ("2 ** 3 ** 2", 512),
     ("7 // 2", 3), ("-7 // 2", -4), ("7 % 4", 3), ("-7 % 4", 1), ("7 / 2", 3.5), ("- - 3", 3), ("+3", 3), ("5-3", 2),
     ("min(3, 1, 2)", 1), ("max(3)", 3), ("abs(-2.5)", 2.5), ("sqrt(9)", 3), ("log(1)", 0), ("exp(0)", 1),
+    ("floor(2.5)", 2), ("floor(-2.5)", -3), ("ceil(2.5)", 3), ("ceil(-2.5)", -2), ("floor(7)", 7), ("ceil(1e300)", 1e300), ("7 // ceil(1.5)", 3),
     ("1 < 2", True), ("1 < 2 < 2", False), ("3 > 2 >= 2 != 1", True), ("1 == 1.0", True), ("not 1 == 2", True),
     ("not true", False), ("true and not false or false", True), ("1 and 2", True), ("0 or 0.0", False), ("not 0", True),
     ("'a' == 'a'", True), ("'a' != \"b\"", True), ("'it is' == \"it's\"", False), ("true == true", True), ("\n 1\t+\n1 ", 2),
@@ -179,7 +180,7 @@ numbers = st.recursive(
         st.tuples(st.sampled_from(["+", "-", "*", "/", "//", "%"]), inner, inner),
         st.tuples(st.just("**"), inner, st.sampled_from([-2, 0, 0.5, 2, 3])),
         st.tuples(st.just("negative"), inner),
-        st.tuples(st.sampled_from(["abs", "sqrt", "log", "exp"]), inner),
+        st.tuples(st.sampled_from(["abs", "floor", "ceil", "sqrt", "log", "exp"]), inner),
         st.tuples(st.sampled_from(["min", "max"]), inner, inner, inner),
     ),
     max_leaves=12,
@@ -206,7 +207,7 @@ def written(node: Any) -> str:
     inner = [written(part) for part in parts]
     if name in ("negative", "not"):
         return f"({'-' if name == 'negative' else 'not'} {inner[0]})"
-    if name in ("abs", "sqrt", "log", "exp", "min", "max"):
+    if name in ("abs", "floor", "ceil", "sqrt", "log", "exp", "min", "max"):
         return f"{name}({', '.join(inner)})"
     return "(" + f" {name} ".join(inner) + ")"
 
@@ -238,7 +239,7 @@ def slow(node: Any, values: Dict[str, Any]) -> Any:
             x = float(xs[0]) ** float(xs[1])
         elif name in ("abs", "min", "max"):
             x = {"abs": abs, "min": min, "max": max}[name](*xs)
-        elif name in ("sqrt", "log", "exp"):
+        elif name in ("floor", "ceil", "sqrt", "log", "exp"):
             x = getattr(math, name)(xs[0])
         else:
             x = eval(f"a {name} b", {"a": xs[0], "b": xs[1]})

@@ -36,7 +36,9 @@ def _texts(inner: Any) -> Any:
     return st.one_of(
         numeric.map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
         call.map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
-        st.tuples(st.sampled_from(["abs", "sqrt", "log", "exp", "-"]), inner).map(lambda t: f"{t[0]}({t[1]})"),
+        st.tuples(st.sampled_from(["abs", "floor", "ceil", "sqrt", "log", "exp", "-"]), inner).map(
+            lambda t: f"{t[0]}({t[1]})"
+        ),
     )
 
 
@@ -87,6 +89,9 @@ class World:
 
     def why(self, read: Read) -> str:
         return ""
+
+    def wider(self) -> None:
+        return None
 
     def metric(self, metric: Metric) -> Any:
         return self._values[metric.variable]
@@ -143,6 +148,12 @@ def test_a_term_reads_back_as_itself(data: Any, text: str) -> None:
         assert again.value(world) == made.value(world), str(made.term)
 
 
+@pytest.mark.parametrize("text", [r"var.a == 'a\b'", """var.a == "it's\"""", "var.a == 'a\nb'"])
+def test_a_string_reads_back_as_itself(text: str) -> None:
+    made = compiled(text)
+    assert compiled(str(made.term)).term == made.term
+
+
 IMPOSSIBLE = [
     "var.a > 5 and var.a < 3",
     "var.a > 5 and not var.a > 4",
@@ -152,6 +163,9 @@ IMPOSSIBLE = [
     "4 - var.a > 3 and var.a > 2",
     "abs(var.a) < 0",
     "min(var.a, 3) > 4",
+    "floor(var.a) > 3 and var.a < 4",
+    "ceil(var.a) < 3 and var.a > 2.5",
+    "floor(var.a) == 2.5",
     "max(var.a, 3) < 2",
     "exp(var.a) < -1",
     "var.a ** 2 < -1 and var.a > 0",

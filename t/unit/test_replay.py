@@ -166,6 +166,15 @@ def test_against_other_rules() -> None:
     assert "would not have ended" in text
 
 
+def test_it_fits_a_terminal_of_80_columns(monkeypatch: Any) -> None:
+    found = replay(log(), other(), "other.yaml")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert max(map(len, lines(found, timeline=True))) > 80
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, lines(found, timeline=True))) <= 80
+    assert max(map(len, lines(replay(log(), None, None), timeline=True))) <= 80
+
+
 def test_what_the_run_did_not_look_for() -> None:
     text = OTHER.replace("count: 5}", "count: 5, metrics: {loss: {regex: 'loss=(.*)'}, x: {}}}")
     assert "a.loss has no values here" in str(replay(log(), other(text), "other.yaml")["notes"])

@@ -100,8 +100,8 @@ def house() -> House:
         (2, 3, ("wanted", {"size": 4, "wanted": 6})),
         (-1, None, ("wanted", {"size": 4, "wanted": 3})),
         (-1, 3, ("wanted", {"size": 4, "wanted": 2})),
-        (-9, None, ("wanted", {"size": 4, "wanted": 2})),
-        (9, None, ("wanted", {"size": 4, "wanted": 8})),
+        (-9, None, ("wanted", {"size": 4, "wanted": 2, "reason": "there may be no fewer than 2 nodes"})),
+        (9, None, ("wanted", {"size": 4, "wanted": 8, "reason": "there may be no more than 8 nodes"})),
         (1, 8, ("refused", {"size": 4, "reason": "there may be no more than 8 nodes"})),
         (-1, 2, ("refused", {"size": 4, "reason": "there may be no fewer than 2 nodes"})),
     ],
@@ -110,6 +110,17 @@ def test_from_a_number_of_nodes_to_a_size(by: int, held: Optional[int], answer: 
     house = House()
     house.add("a", "min: 2, max: 8")
     assert house.ask("a", by, held) == answer
+
+
+def test_a_queue_that_cannot_have_more(house: House) -> None:
+    reason = "this queue can have no more than 6 nodes"
+    house.ask("a", 1)
+    house.queue.scalers[-1].most = 6
+    assert house.ask("a", 9) == ("wanted", {"size": 4, "wanted": 6, "reason": reason})
+    assert house.ask("a", 2) == ("wanted", {"size": 4, "wanted": 6})
+    assert house.ask("a", 1, 6) == ("refused", {"size": 4, "reason": reason})
+    house.queue.size = 6
+    assert house.ask("a", 1) == ("refused", {"size": 6, "reason": reason})
 
 
 def test_what_cannot_be_done_is_refused(house: House) -> None:
@@ -248,7 +259,7 @@ def test_a_queue_has_one_scaler_at_a_time(house: House) -> None:
 
 def test_the_scaler_of_the_site_is_everybodys(house: House) -> None:
     house.queue.site = site({"name": "cloud", "max": 5, "fixed": True})
-    assert house.ask("a", 3) == ("wanted", {"size": 4, "wanted": 5})
+    assert house.ask("a", 3) == ("wanted", {"size": 4, "wanted": 5, "reason": "there may be no more than 5 nodes"})
     house.queue.capabilities = FakeMember.capabilities | {"grow", "shrink"}
     house.queue.site = site({"name": "cloud"})
     text = "\n".join(line for line in (FILE % "").splitlines() if "scaler" not in line)

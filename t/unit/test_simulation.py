@@ -280,7 +280,7 @@ def test_a_long_job_beside_heartbeats_is_not_endless() -> None:
 
 def test_cut_off() -> None:
     run = Run(file(START), until=90.0, nodes=[(1, 0)])
-    assert (run.result["state"], run.result["reason"]) == (CUT, "cut off after 90 s")
+    assert (run.result["state"], run.result["reason"]) == (CUT, "cut off after 1.5m")
     assert (run.result["makespan"], run.result["utilisation"]["cores"]) == (90, 1.0)
     assert run.counts("g") == {"submitted": 3, "running": 1, "active": 2, "finished": 1, "success": 1, "pending": 1}
 

@@ -61,6 +61,8 @@ def test_every_word_of_a_later_release_is_told_as_such(where: str, word: str) ->
     fault = only(text)
     assert (fault.line, fault.column) == (line, column)
     assert fault.message.endswith(f"'{word}' is not supported yet")
+    assert fault.expected is not None
+    assert "kept for a later release" in fault.expected
 
 
 def test_names_come_from_the_file() -> None:

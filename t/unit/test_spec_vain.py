@@ -50,6 +50,7 @@ def rules(*lines: str) -> str:
 
 STOP = "action: {name: stop}"
 FIVE = "at most 5 jobs of 'sim' are ever submitted"
+COUNTED = "it is a whole number from 0 on"
 NEVER = "so this rule never fires"
 IN_VAIN = [
     # rules that never fire
@@ -59,8 +60,13 @@ IN_VAIN = [
     (metric("count.sim.success", "'^>= 6'"), f"count.sim.success >= 6 never holds: {FIVE}, {NEVER}"),
     (metric("count.sim.finished", "^count.sim.failed > 5"), f"count.sim.failed > 5 never holds: {FIVE}, {NEVER}"),
     (metric("n.sim.duration", "'^> 5'"), f"n.sim.duration > 5 never holds: {FIVE}, {NEVER}"),
-    (metric("count.sim.success", "'^< 0'"), f"count.sim.success < 0 never holds: {FIVE}, {NEVER}"),
-    (metric("count.sim.success", "^2.5"), f"count.sim.success == 2.5 never holds: {FIVE}, {NEVER}"),
+    (metric("count.sim.success", "'^< 0'"), f"count.sim.success < 0 never holds: {COUNTED}, {NEVER}"),
+    (metric("count.sim.success", "^2.5"), f"count.sim.success == 2.5 never holds: {COUNTED}, {NEVER}"),
+    (metric("count.sim.success", "not (^count.sim.success >= 0)"), f"not count.sim.success >= 0 never holds: {COUNTED}, {NEVER}"),
+    (metric("count.sim.success", "not (^count.sim.success >= 0 and count.sim.failed < 6)"), f"not count.sim.success >= 0 or not count.sim.failed < 6 never holds: {COUNTED}; {FIVE}, {NEVER}"),
+    (metric("count.sim.success", "^count.sim.success > 5 or count.sim.failed > 6"), f"count.sim.success > 5 or count.sim.failed > 6 never holds: {FIVE}, {NEVER}"),
+    (metric("mean.one.duration", "not (^mean.one.duration >= 0)"), f"not mean.one.duration >= 0 never holds: it is a number from 0 on, {NEVER}"),
+    (metric("mean.sim.duration", "^floor(mean.sim.duration) == 2.5"), f"floor(mean.sim.duration) == 2.5 never holds, {NEVER}"),
     (metric("mean.sim.duration", "'^< 0'"), f"mean.sim.duration < 0 never holds: it is a number from 0 on, {NEVER}"),
     (metric("nodes.free", "'^< 0'"), f"nodes.free < 0 never holds: it is a whole number from 0 on, {NEVER}"),
     (metric("ensemble.active", "'^> 6'"), f"ensemble.active > 6 never holds: it is a whole number from 0 to 6, {NEVER}"),
