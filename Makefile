@@ -53,8 +53,9 @@ $(MADE): pyproject.toml etc/make-venv
 
 $(VENV)/.test: $(MADE)
 	@echo "installing what the tests need"
-	@$(VENV)/bin/python -m pip install -qq --only-binary=$(BINARY) -e '.[test,grpc,proto]' 2>/dev/null || { \
-	    echo "there is no wheel of grpcio for this Python: the tests of ensemble-server will be skipped"; \
+	@$(VENV)/bin/python -m pip install -qq --only-binary=$(BINARY) -e '.[test,grpc,proto]' 2>$(VENV)/.grpc || { \
+	    echo "gRPC cannot be installed: the tests of ensemble-server will be skipped ('make clean setup' tries again)"; \
+	    sed -n 's/^ERROR: /  pip: /p' $(VENV)/.grpc; \
 	    $(VENV)/bin/python -m pip install -qq -e '.[test]'; }
 	@touch $@
 

@@ -146,6 +146,9 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: what waits for them, as `resources.py` has it; False: nothing does, in logs of before it did
+        self.counting = resources.nothing()
+        self.fresh = True
         #: the size of the queue that it wants, as `scaling.py` has it
         self.scaling = scaling.nothing()
         #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
@@ -217,6 +220,7 @@ class Engine:
         if self.t_begin is not None:
             return
         self.t_begin = self.t
+        self.fresh = event.fresh
         self.state_record()
         self._arm()
         for rule in self.book.rules:
@@ -359,6 +363,8 @@ class Engine:
             self._heartbeat(at)
         elif name == signals.TIMER:
             signals.sent(self)
+        elif name == resources.TIMER:
+            resources.tired(self)
         elif kind + colon in self._expired and not ending.stopped(self):
             self._expired[kind + colon](rest, at)
 
@@ -375,7 +381,7 @@ class Engine:
     def _every(self, number: str, at: float) -> None:
         rule = self.book.rules[int(number)]
         self.set_timer(f"{_EVERY}{number}", self._next(at, rule.rule.every or 0.0))
-        self._occasions.append((rule.number, Occasion("heartbeat")))
+        resources.occur(self, [rule.number], Occasion("heartbeat"), rule.counts and resources.look(self))
 
     def _heartbeat(self, at: float) -> None:
         for group in self.tally.aged:
@@ -383,11 +389,11 @@ class Engine:
             submitted = [j.t_submit for j in jobs if j.state == PENDING and j.t_submit is not None]
             self.tally.aging(group, [self.t - t for t in submitted])
         self.tally.touch("elapsed")
-        resources.look(self)
+        coming = resources.look(self)
         if not ending.stopped(self):
             self.set_timer(_HEARTBEAT, self._next(at, self.period))
-            beat = Occasion("heartbeat")
-            self._occasions.extend((n, beat) for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every)
+            beating = [n for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every]
+            resources.occur(self, beating, Occasion("heartbeat"), coming)
 
     def _next(self, at: float, period: float) -> float:
         """The next beat after `at`; beats that were missed are not made up for."""

@@ -111,6 +111,7 @@ class Service:
             if stored.damaged is not None:
                 self._log(syslog.LOG_ERR, f"ensemble {stored.id} is quarantined: {stored.damaged}")
                 stored.status = damaged_status(stored)
+            self._scaling.recall(stored.status or {})
             # what it took to get here is not needed again
             stored.snapshot, stored.events = None, []
         self._store.pressure = self._hold

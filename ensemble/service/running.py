@@ -368,6 +368,7 @@ class Running:
             "variables": dict(engine.variables),
             "members": {name: engine.places.get(name, "up") for name in engine.spec.members},
             "parameters": engine.samples.table(engine.taken),
+            "scaling": self._scaling.told(engine),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:

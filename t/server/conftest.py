@@ -9,7 +9,7 @@ from typing import List
 import pytest
 
 collect_ignore = [] if find_spec("grpc") else ["served.py"]
-WHY = "ensemble-server: grpcio is not installed (no wheel for this Python)"
+WHY = "ensemble-server: grpcio is not installed ('make setup' says why it cannot be)"
 
 
 class _Missing(pytest.Module):
