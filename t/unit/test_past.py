@@ -39,7 +39,9 @@ def test_a_pack_is_small_and_of_bounded_size(step: int) -> None:
     packer = Packer()
     line = json.dumps([1, [1, "JobEvent", 1700000000.25, 123456789, "submit", {}, "ens/rule-1/1/77/0"], []])
     for number in range(1, 10_001):
-        packer.add(number, line.replace("[1, [", f"[{number}, [").replace("123456789", str(100_000_000 + 7919 * number)))
+        packer.add(
+            number, line.replace("[1, [", f"[{number}, [").replace("123456789", str(100_000_000 + 7919 * number))
+        )
         if not number % step:
             packer.pack()
     packs = packer.take()
