@@ -34,7 +34,7 @@ def test_a_stream_ends_behind_the_last_line_and_not_before_it_is_stored() -> Non
 
 @pytest.mark.parametrize("rows", [10_000, 1], ids=["one page", "more than are read at once"])
 def test_a_job_has_a_row_also_while_the_store_is_behind(monkeypatch: Any, rows: int) -> None:
-    monkeypatch.setattr("ensemble.service.core._ROWS", rows)
+    monkeypatch.setattr("ensemble.service.endpoints._ROWS", rows)
     store = Behind()
     house = House(store)
     id = house.submit(THREE)
