@@ -13,6 +13,7 @@ import syslog
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Set
 
+from ensemble.engine import resources
 from ensemble.engine.actions import (
     FOR_MEMBER,
     Action,
@@ -243,6 +244,9 @@ class Running:
         old = self._timers.pop(name, None)
         if old is not None:
             old.cancel()
+        if name == resources.TIMER:
+            # the queue is waited for from now on, also where what happened is told late, as after a restart
+            at = max(at, self.clock() + resources.PATIENCE)
 
         def expired() -> None:
             self._timers.pop(name, None)
