@@ -226,8 +226,7 @@ class Shape:
         entries = dict(node.value)
         for word in NOT_YET.get(where, ()):
             if word in entries:
-                key = entries.pop(word)[0]
-                self._report.add(key, f"'{word}' is not supported yet", value=word, expected=LATER)
+                self._report.add(entries.pop(word)[0], f"'{word}' is not supported yet", value=word, expected=LATER)
         for word, field in _MODELS[where].model_fields.items():
             # null, written out, is as good as no key, where no key is as good as None
             if field.default is None and word in entries and _null(entries[word][1]):

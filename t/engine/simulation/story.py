@@ -10,7 +10,6 @@ more than 400 lines because users and faults need the whole of the story.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import syslog
@@ -22,14 +21,14 @@ from typing import Any, Callable, Counter, Dict, FrozenSet, Iterator, List, Opti
 from ensemble.service import running as running_module
 from ensemble.service.core import Service
 from ensemble.service.file_store import FileStore
-from ensemble.service.protocol import ENDS, Host, Reply
+from ensemble.service.protocol import ENDS, Host
 from ensemble.service.store import Store
 from t.engine.simulation import files
-from t.engine.simulation.files import File
 from t.engine.simulation.judging import Outcome, compare, judge
 from t.engine.simulation.manager import JobManager
 from t.engine.simulation.member import SimMember
 from t.engine.simulation.stores import Disk, Recorded, SimStore
+from t.engine.simulation.users import Answer, User
 from t.engine.simulation.world import Crash, Violation, World
 
 #: seconds in which faults come
@@ -43,23 +42,6 @@ _LONGEST = 30_000.0
 _LATE = 10.0
 
 
-class _Answer(Reply):
-    """What one request is answered."""
-
-    def __init__(
-        self, caller: str, took: Callable[[Dict[str, Any]], None], refused: Callable[[int, str], None]
-    ) -> None:
-        self.caller = caller
-        self._took = took
-        self._refused = refused
-
-    def send(self, payload: Dict[str, Any]) -> None:
-        self._took(json.loads(json.dumps(payload, allow_nan=False)))
-
-    def error(self, errno: int, text: str) -> None:
-        self._refused(errno, text)
-
-
 class _Service(Service):
     """With ids that a seed gives again."""
 
@@ -67,20 +49,6 @@ class _Service(Service):
 
     def _new_id(self) -> str:
         return f"x{next(self.numbers)}"
-
-
-class _User:
-    """One who submits a file, watches it, and sees to it that it ends."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self.id: Optional[str] = None
-        self.resumed = 0
-        self.over = False
-        #: the life of the service to which the open stream leads; 0 for none
-        self.watching = 0
-        #: lines seen; those who watch come back with the last one they have
-        self.seen: List[Dict[str, Any]] = []
 
 
 class Story:
@@ -100,7 +68,7 @@ class Story:
         self.seed = seed
         r = self._random = random.Random(f"{seed}/story")
         self.steady = steady
-        self.users = [_User(files.make(r, f"f{n}", steady)) for n in range(r.randint(1, most_files))]
+        self.users = [User(files.make(r, f"f{n}", steady)) for n in range(r.randint(1, most_files))]
         slots = r.randint(1, 6)
         self._slow = r.choice((0.0, 0.0, 0.01, 0.3))
         self._snapshot = r.choice((3, 11, 40))
@@ -321,7 +289,7 @@ class Story:
 
     # ---- users
 
-    def _plan_user(self, r: random.Random, user: _User) -> None:
+    def _plan_user(self, r: random.Random, user: User) -> None:
         if r.random() < 0.3:
             t = 5 + r.random() * 30
             self.world.after(t, lambda: self._command(user, "pause"))
@@ -347,14 +315,12 @@ class Story:
         def alive() -> bool:
             return self.lives == life and self.service is not None
 
-        answer = _Answer(
-            caller, lambda p: took(p) if alive() else None, lambda n, t: refused(n, t) if alive() else None
-        )
+        answer = Answer(caller, lambda p: took(p) if alive() else None, lambda n, t: refused(n, t) if alive() else None)
         self.world.point("before a request")
         service.handle(endpoint, payload, answer)
         self.world.point("behind a request")
 
-    def _submit(self, user: _User) -> None:
+    def _submit(self, user: User) -> None:
         """Until it is there: after a crash, by a look whether it is."""
         if user.id is not None:
             return
@@ -374,7 +340,7 @@ class Story:
         payload = {"text": user.file.text, "file": user.file.name, "submitter": {}}
         self._ask("submit", payload, took)
 
-    def _command(self, user: _User, name: str, again: bool = False) -> None:
+    def _command(self, user: User, name: str, again: bool = False) -> None:
         def refused(errno: int, text: str) -> None:
             if again and not user.over:
                 self.world.after(2.0, lambda: self._command(user, name, again))
@@ -384,7 +350,7 @@ class Story:
         else:
             self._ask(name, {"id": user.id}, lambda payload: None, refused)
 
-    def _watch(self, user: _User) -> None:
+    def _watch(self, user: User) -> None:
         if user.id is None or self.service is None:
             return
 
@@ -404,11 +370,11 @@ class Story:
         user.watching = self.lives
         self._ask("watch", {"id": user.id, "since": since}, took, ended, caller=caller)
 
-    def _watch_again(self, user: _User) -> None:
+    def _watch_again(self, user: User) -> None:
         """A stream has ended, or was cut, and there may be more. It is another request: not within this one."""
         self.world.soon(lambda: self._watch(user))
 
-    def _tend(self, user: _User) -> None:
+    def _tend(self, user: User) -> None:
         """Look now and then, until it has ended: carry on what halts, end what never ends."""
         if user.id is None:
             self.world.after(5.0, lambda: self._tend(user))
@@ -436,7 +402,7 @@ class Story:
 
     # ---- what must always hold
 
-    def _judge(self, user: _User) -> Outcome:
+    def _judge(self, user: User) -> Outcome:
         assert user.id is not None
         return judge(user.id, user.seen, self.disk.kept[user.id], self.manager, self._purged)
 
