@@ -30,7 +30,7 @@ class Autoscale(Algorithm):
             "(everybody's)",
             "waiting", words=("waiting", "pending", "backlog", "queue"),
         ),
-        Option("grow_above", "number", "above it the queue grows: seconds, or jobs a node", low=0),
+        Option("grow_above", "number", "above it the queue grows: seconds, or jobs a node", low=0, above=True),
         Option("shrink_below", "number", "below it, where nodes are free, the queue shrinks", low=0),
         Option("step", "integer", "nodes of one change, at least", 1, low=1, high=1_000_000),
         Option("factor", "number", "a grow makes so many times the nodes, a shrink undoes that", None, low=1, above=True,

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 from argparse import Namespace
-from typing import List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ensemble.cli.act import act, limit
 from ensemble.cli.common import EXIT, clean, connected, hint, load, out, out_json, say, submission
@@ -21,7 +21,7 @@ from ensemble.cli.interrupt import TWICE, Interrupts
 from ensemble.cli.local_start import Hosted, background, run_dir, start_background, start_hosted
 from ensemble.cli.show import Show, choose_show
 from ensemble.cli.summary import final_lines
-from ensemble.errors import BadRequest, ServiceError
+from ensemble.errors import BadRequest, ServiceError, UsageError
 from ensemble.service.client import Client, choose
 from ensemble.service.local_client import LocalConnection
 from ensemble.service.protocol import ENDS
@@ -33,12 +33,12 @@ TERMINATED = 128 + signal.SIGTERM
 
 def run(args: Namespace) -> int:
     """`run FILE`. Returns the exit status."""
-    _warn(args.file)
+    told = _warn(args.file)
     member = choose(args.member)
     with Interrupts() as interrupts:
         if member == "flux":
             client = _flux()
-            answer = client.call("submit", submission(args.file))
+            answer = _submitted(client, args.file, told)
             return _Run(args, client, answer["id"], interrupts, None).follow()
         say(
             "no Flux instance here: running on the local queue of this machine"
@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
         hosted = start_hosted(args.rundir)
         view = None
         try:
-            answer = hosted.connection.call("submit", submission(args.file))
+            answer = _submitted(hosted.connection, args.file, told)
             view = _Run(args, hosted.connection, answer["id"], interrupts, hosted)
             return view.follow()
         finally:
@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
 
 def submit(args: Namespace) -> int:
     """`submit FILE`: prints the id and nothing else to standard output."""
-    _warn(args.file)
+    told = _warn(args.file)
     hosted: Optional[Hosted] = None
     if choose(args.member) == "flux":
         client: Client = _flux()
@@ -70,7 +70,7 @@ def submit(args: Namespace) -> int:
             found = hosted.connection
         client = found
     with contextlib.closing(client):
-        answer = client.call("submit", submission(args.file))
+        answer = _submitted(client, args.file, told)
     if args.json:
         out_json(answer)
     else:
@@ -121,9 +121,32 @@ def resume(args: Namespace) -> int:
                 hosted.end()
 
 
-def _warn(path: str) -> None:
-    for warning in load(path).warnings:
-        print(warning, file=sys.stderr)
+def _warn(path: str) -> List[str]:
+    """Tell what looks wrong with the file; the first lines of what was told: place and sentence."""
+    told = [str(warning) for warning in load(path).warnings]
+    for text in told:
+        print(text, file=sys.stderr)
+    return [_head(text) for text in told]
+
+
+def _head(text: str) -> str:
+    return text.split("\n", 1)[0]
+
+
+def _submitted(client: Client, path: str, told: Sequence[str]) -> Dict[str, Any]:
+    """The answer to the submission of a file, whose warnings are told, but for those that were `told`.
+
+    The service knows what its queue can do, and so may have more of them than there are without it.
+    """
+    try:
+        answer = client.call("submit", submission(path))
+    except BadRequest as exc:
+        # a file that this queue does not take is a wrong file
+        raise UsageError(str(exc)) from None
+    for text in answer.get("warnings") or []:
+        if _head(str(text)) not in told:
+            print(clean(str(text)), file=sys.stderr)
+    return answer
 
 
 def _flux() -> Client:

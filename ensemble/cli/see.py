@@ -20,6 +20,7 @@ from ensemble.cli.summary import (
     metric_lines,
     parameter_lines,
     rule_lines,
+    scaling_lines,
     variable_lines,
 )
 from ensemble.cli.table import Named
@@ -121,6 +122,7 @@ def _status_lines(answer: Dict[str, Any]) -> List[str]:
         group_lines(answer),
         parameter_lines(answer),
         member_lines(answer),
+        scaling_lines(answer),
         rule_lines(answer),
         metric_lines(answer),
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ensemble.cli.common import clean, columns, hint, number, room
@@ -112,6 +113,30 @@ def member_lines(status: Dict[str, Any]) -> List[str]:
     """The members and whether each is there, as a table. Empty where there are none."""
     rows = [list(member) for member in (status.get("members") or {}).items()]
     return columns(["MEMBER", "STATE"], rows) if rows else []
+
+
+def scaling_lines(status: Dict[str, Any]) -> List[str]:
+    """The size that is wanted, what is under way, and what has failed last. Empty where there is no scaler."""
+    of = status.get("scaling")
+    if not of:
+        return []
+    change, failed, until = of.get("change"), of.get("failed"), of.get("cooling_until")
+    state = "-"
+    if change:
+        why = {"cooldown": " waits for the cooldown", "ensemble": " waits: another ensemble wants more"}
+        state = f"{change['action']} to {change['wanted']}{why.get(change['waits'], ' is under way')}"
+    cells = [of.get("scaler"), *(of.get(name) for name in ("wanted", "size", "min", "max")), state]
+    lines = columns(["SCALER", "WANTED", "NODES", "MIN", "MAX", "CHANGE"], [cells])
+    if until is not None:
+        lines.append(f"no other change before {_clock(until)} (cooldown {fsd(of['cooldown'])})")
+    if failed:
+        to = "" if failed["wanted"] is None else f" to {failed['wanted']} nodes"
+        lines.append(clean(f"failed last, {_clock(failed['t'])}: {failed['action']}{to}: {failed['reason']}"))
+    return lines
+
+
+def _clock(t: float) -> str:
+    return datetime.fromtimestamp(t).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def variable_lines(status: Dict[str, Any]) -> List[str]:

@@ -155,6 +155,9 @@ def look(engine: Engine) -> None:
         if _busy(engine):
             engine.idle_seen = False
             return
+        if resources.held(engine):
+            # what has happened may yet make it busy; it is not idle once more where it was idle before
+            return
         if not engine.idle_seen:
             engine.idle_seen = True
             engine.falls += 1
@@ -172,6 +175,8 @@ def look(engine: Engine) -> None:
 def _ending(engine: Engine) -> bool:
     """Is there anything that the end waits for?"""
     busy = engine.jobs or engine.calls.pending or scaling.awaited(engine)
+    # what happened before it was to end still fires
+    busy = busy or (resources.held(engine) and not engine.closed)
     return bool(busy or (engine.concluding and engine.held.last))
 
 
@@ -196,6 +201,7 @@ def _conclude(engine: Engine) -> None:
     engine.final, engine.t_end = engine.ending, engine.t
     engine.ending = None
     scaling.over(engine)
+    resources.over(engine)
     if engine.final != "halted":
         engine.timers.clear()
     engine.state_record()

@@ -9,8 +9,8 @@ as events. Time is the greatest timestamp seen so far. Nothing here reads a cloc
 the same events in the same order give the same actions, and a snapshot restored answers as the original would.
 
 An exception inside a rule marks that rule as failed and ends the ensemble as `stop` would, in state failed.
-The steps of a job's life stand in `life.py`, what actions do in `acting.py`, limits and the end in `ending.py`,
-snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone. What is left are more than
+The steps of a job's life stand in `life.py`, what actions do in `acting.py`, timers in `timers.py`, what users ask in
+`commands.py`, limits and the end in `ending.py`, snapshots in `snapshot.py`; they are this class's hands, and are called from `handle` alone. What is left are more than
 400 lines, because each kind of event has its taker here, next to the state that it changes.
 """
 
@@ -18,9 +18,23 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ensemble.engine import acting, asking, calls, enabling, ending, life, places, reports, resources, scaling, signals
-from ensemble.engine.actions import Action, Cause, Record, SetTimer
-from ensemble.engine.ending import AGAIN, TIMER
+from ensemble.engine import (
+    acting,
+    asking,
+    calls,
+    commands,
+    enabling,
+    ending,
+    life,
+    places,
+    reports,
+    resources,
+    scaling,
+    signals,
+    timers,
+)
+from ensemble.engine.actions import Action, Record, SetTimer
+from ensemble.engine.ending import AGAIN
 from ensemble.engine.events import (
     BASE_EVENTS,
     JOB_EVENTS,
@@ -50,8 +64,8 @@ from ensemble.engine.events import (
 from ensemble.engine.jobs import PENDING, RUNNING, Job
 from ensemble.engine.occasion import Occasion
 from ensemble.engine.points import Samples
-from ensemble.engine.retries import RETRY, Waiting, due, plan
-from ensemble.engine.rules import CLOSED, COOLDOWN, FAILED, FALSE, FIRE, LATER, LIMITED, RESTING, RuleBook, RuleState
+from ensemble.engine.retries import Waiting, plan
+from ensemble.engine.rules import CLOSED, FAILED, FALSE, FIRE, LATER, LIMITED, RESTING, RuleBook, RuleState
 from ensemble.engine.submissions import Held
 from ensemble.engine.tally import Tally
 from ensemble.engine.values import Values
@@ -59,14 +73,9 @@ from ensemble.errors import InternalError, RuleError
 from ensemble.spec.check import heartbeat_period
 from ensemble.spec.models import EVENT_TRIGGERS, RESOURCE_TRIGGERS, STATE_TRIGGERS, Spec
 from ensemble.spec.reports import declared
-from ensemble.spec.units import fsd
 
 #: events of RFC 21 that a job has once; seen again, they are repeats after a lost connection
 _ONCE = frozenset({"submit", "validate", "depend", "alloc", "start", "free", "clean", "invalidate"})
-
-_HEARTBEAT = "heartbeat"
-_EVERY = "every:"
-_DURATION = "limit:duration"
 
 
 class Engine:
@@ -146,6 +155,9 @@ class Engine:
         #: the queue's numbers, `nodes`, `cores` and `queue`, as they were last told; and whether they are asked for
         self.resources: Dict[str, Dict[str, int]] = {}
         self.looking = False
+        #: what waits for them, as `resources.py` has it; False: nothing does, in logs of before it did
+        self.counting = resources.nothing()
+        self.fresh = True
         #: the size of the queue that it wants, as `scaling.py` has it
         self.scaling = scaling.nothing()
         #: what firings do, by action, and what becomes of a job that has ended: a rehearsal has hands of its own
@@ -159,9 +171,9 @@ class Engine:
             Acknowledged: self._acknowledged,
             Refused: self._refused,
             ActionDone: self._action_done,
-            TimerExpired: self._timer_expired,
+            TimerExpired: lambda event: timers.take(self, event),
             Begin: self._begin,
-            Command: self._command,
+            Command: lambda event: commands.take(self, event),
             Lost: self._lost,
             InDoubt: self._in_doubt,
             Frozen: self._freeze,
@@ -174,13 +186,6 @@ class Engine:
             Counted: lambda event: resources.count(self, event),
             MemberChanged: lambda event: places.take(self, event),
             Scaled: lambda event: scaling.take(self, event),
-        }
-        #: what a timer is for, by the part of its name up to the colon; called with the rest of it and its time
-        self._expired: Dict[str, Callable[[str, float], None]] = {
-            TIMER: self._after,
-            COOLDOWN: self._cooled,
-            RETRY: lambda rest, at: due(self),
-            _EVERY: self._every,
         }
 
     @property
@@ -217,10 +222,11 @@ class Engine:
         if self.t_begin is not None:
             return
         self.t_begin = self.t
+        self.fresh = event.fresh
         self.state_record()
-        self._arm()
+        timers.arm(self)
         for rule in self.book.rules:
-            self._wind(rule)
+            timers.wind(self, rule)
         resources.look(self)
         enabling.begin(self)
         self.occur("start")
@@ -238,30 +244,14 @@ class Engine:
     def joined(self, rule: RuleState) -> None:
         """A rule was added while the ensemble runs: what it waits for counts from now on."""
         if not ending.stopped(self):
-            self._arm()
-            self._wind(rule)
+            timers.arm(self)
+            timers.wind(self, rule)
             resources.look(self)
         if rule.rule.trigger == "start":
             self.occasion(rule, Occasion("start"))
         elif rule.rule.when is not None and rule.rule.trigger == "metric":
             self.tally.due.add(rule.number)
         enabling.joined(self, rule)
-
-    def _wind(self, rule: RuleState) -> None:
-        if rule.rule.trigger == "timer":
-            self.set_timer(f"{TIMER}{rule.number}", self.t + (rule.rule.after or 0.0))
-
-    def _arm(self) -> None:
-        """Set the timer of the limit and those that beat, where they are not set."""
-        period = self.period
-        if self.limits["duration"] is not None and self.t_begin is not None and _DURATION not in self.timers:
-            self.set_timer(_DURATION, self.t_begin + self.limits["duration"])
-        if period and _HEARTBEAT not in self.timers:
-            self.set_timer(_HEARTBEAT, self.t + period)
-        for rule in self.book.rules:
-            name = f"{_EVERY}{rule.number}"
-            if rule.rule.trigger == "heartbeat" and rule.rule.every and name not in self.timers:
-                self.set_timer(name, self.t + rule.rule.every)
 
     def _job_event(self, event: JobEvent) -> None:
         name = event.name
@@ -345,90 +335,6 @@ class Engine:
         if event.error and job is not None and job.state in held:
             self.record("error", text=f"{event.action} of a job of {job.group} failed: {event.error}", job=event.id)
 
-    def _timer_expired(self, event: TimerExpired) -> None:
-        name = event.timer
-        at = self.timers.get(name)
-        # after the end a timer stays, so that a halted ensemble that carries on has it still
-        if at is None or event.t < at or self.final is not None:
-            return
-        del self.timers[name]
-        kind, colon, rest = name.partition(":")
-        if name == _DURATION:
-            ending.halt(self, "duration", f"{fsd(self.limits['duration'], digits=True)} have passed")
-        elif name == _HEARTBEAT:
-            self._heartbeat(at)
-        elif name == signals.TIMER:
-            signals.sent(self)
-        elif kind + colon in self._expired and not ending.stopped(self):
-            self._expired[kind + colon](rest, at)
-
-    def _after(self, number: str, at: float) -> None:
-        rule = self.book.rules[int(number)]
-        self._occasions.append((rule.number, Occasion(f"timer of {fsd(rule.rule.after or 0.0, digits=True)}")))
-
-    def _cooled(self, number: str, at: float) -> None:
-        rule = self.book.rules[int(number)]
-        rule.missed = False
-        if self.t >= rule.until:
-            self.tally.due.add(rule.number)
-
-    def _every(self, number: str, at: float) -> None:
-        rule = self.book.rules[int(number)]
-        self.set_timer(f"{_EVERY}{number}", self._next(at, rule.rule.every or 0.0))
-        self._occasions.append((rule.number, Occasion("heartbeat")))
-
-    def _heartbeat(self, at: float) -> None:
-        for group in self.tally.aged:
-            jobs = self.group_jobs[group].values()
-            submitted = [j.t_submit for j in jobs if j.state == PENDING and j.t_submit is not None]
-            self.tally.aging(group, [self.t - t for t in submitted])
-        self.tally.touch("elapsed")
-        resources.look(self)
-        if not ending.stopped(self):
-            self.set_timer(_HEARTBEAT, self._next(at, self.period))
-            beat = Occasion("heartbeat")
-            self._occasions.extend((n, beat) for n in self.book.on("heartbeat") if not self.book.rules[n].rule.every)
-
-    def _next(self, at: float, period: float) -> float:
-        """The next beat after `at`; beats that were missed are not made up for."""
-        return max(at + period, self.t + period / 2) if at + period <= self.t else at + period
-
-    def _command(self, event: Command) -> None:
-        if event.name == "resume" and self.final in (None, "halted"):
-            self._resume(event.data.get("limits") or {})
-        elif self.final is not None:
-            return
-        elif event.name == "pause" and self.ending is None:
-            self.paused = True
-            self.state_record()
-        elif event.name == "resize" and self.ending is None:
-            scaling.by_operator(self, int(event.data["by"]))
-        elif event.name == "cancel":
-            ending.end(self, "cancelled", "cancelled by the user")
-            self.closed = True
-            acting.cancel_all(self, Cause(None, 0, "cancelled by the user"))
-
-    def _resume(self, limits: Dict[str, Any]) -> None:
-        in_doubt = (self.reason or "").startswith(ending.IN_DOUBT)
-        if self.final is not None and not (limits or in_doubt):
-            return
-        self.limits.update(limits)
-        if "duration" in limits:
-            self.timers.pop(_DURATION, None)
-        if (limits or in_doubt) and "halted" in (self.final, self.ending):
-            self.final = self.ending = self.reason = self.t_end = None
-            self.closed = self.idle_seen = self.concluding = False
-            for name, at in list(self.timers.items()):
-                self.set_timer(name, at)
-        if self.ending is None:
-            self._arm()
-        self.paused = False
-        self.state_record()
-        postponed, self.postponed = self.postponed, []
-        for number, state in postponed:
-            self._admit(self.book.rules[number], Occasion.from_json(state))
-        ending.pump(self)
-
     # ---- rules
 
     def occur(self, trigger: str, name: Optional[str] = None, job: Optional[Job] = None, **fields: Any) -> None:
@@ -482,7 +388,7 @@ class Engine:
         if occasion is None:
             rule.looked = (self.t, FALSE, None, value)
         else:
-            self._admit(rule, occasion)
+            self.admit(rule, occasion)
 
     def occasion(self, rule: RuleState, occasion: Occasion) -> None:
         """An event that the trigger of the rule matches: if the condition holds, an occasion."""
@@ -496,11 +402,11 @@ class Engine:
             self.fail_rule(rule, exc)
             return
         if holds:
-            self._admit(rule, occasion)
+            self.admit(rule, occasion)
         else:
             rule.looked = (self.t, FALSE, occasion.text, None)
 
-    def _admit(self, rule: RuleState, occasion: Occasion) -> None:
+    def admit(self, rule: RuleState, occasion: Occasion) -> None:
         """An occasion of the rule: through its gate, and perhaps a firing."""
         if self.closed or self.final is not None:
             return

@@ -78,9 +78,14 @@ class Key(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """The ensemble begins; always its first event, and seen once."""
+    """The ensemble begins; always its first event, and seen once.
+
+    `fresh`: rules see the numbers of the queue from behind their event. False in logs of before they did, which so give
+    the actions that they gave.
+    """
 
     t: float
+    fresh: bool = True
 
 
 class JobEvent(NamedTuple):
@@ -295,6 +300,8 @@ _KINDS: Dict[str, Any] = {
     "lines": list,
 }
 _NAMED = (Report, Signal)
+#: fields that records of earlier releases do not have, and what these meant
+_BEFORE: Dict[Any, List[Any]] = {Begin: [False]}
 _MAY_BE_NONE = {(JobEvent, "key"), (ActionDone, "error")}
 
 
@@ -304,7 +311,7 @@ def _sound(cls: Any, field: str, value: Any) -> bool:
         return (cls, field) in _MAY_BE_NONE
     if field == "t":
         return type(value) in (int, float) and math.isfinite(value)
-    if field == "topic":
+    if field in ("topic", "fresh"):
         return isinstance(value, bool)
     kind = str if field == "id" and cls in _NAMED else _KINDS.get(field, str)
     return isinstance(value, kind) and not isinstance(value, bool)
@@ -325,6 +332,8 @@ def from_json(record: Any) -> Event:
             at = cls._fields.index("key")
             if at < len(fields) and fields[at] is not None:
                 fields[at] = Key.parse(fields[at])
+        if cls in _BEFORE and len(fields) == 1:
+            fields += _BEFORE[cls]
         event: Event = cls(*fields)
         for field, value in zip(event._fields, event):
             if not _sound(cls, field, value):

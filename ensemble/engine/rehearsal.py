@@ -30,7 +30,7 @@ from ensemble.engine import acting, calls, life, points, targets
 from ensemble.engine.acting import Firing
 from ensemble.engine.actions import Action, Call, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Answered, Event, Key, Scaled, TimerExpired
+from ensemble.engine.events import Answered, Counted, Event, Key, Scaled, TimerExpired
 from ensemble.engine.jobs import FINISHED, RUNNING, Job
 from ensemble.engine.recorded import Firings, Recorded
 from ensemble.engine.submissions import Batch, Held
@@ -169,18 +169,26 @@ class Rehearsal:
             at, name = min((at, name) for name, at in engine.timers.items())
             if at > until:
                 return
+            if at > engine.t and self._uncounted():
+                continue
             self._handle(TimerExpired(at, name))
 
     def _settle(self) -> None:
         """After an event: have the rules see what has changed between it and the next."""
         engine = self.engine
-        if not self.recorded.engine.looking:
-            # what was not counted then is not counted now
-            engine.looking = False
+        self._uncounted()
         self._balance()
         if engine.tally.due or engine.completed or self.recorded.idle:
             self._handle(TimerExpired(engine.t, _NUDGE))
         self._run_timers(engine.t)
+
+    def _uncounted(self) -> bool:
+        """What was not counted then is not counted now, and not waited for; was anything?"""
+        if not self.engine.looking or self.recorded.engine.looking:
+            return False
+        self.engine.counting["again"] = False
+        self._handle(Counted(self.engine.t))
+        return True
 
     def _busy(self) -> bool:
         """Does something go on that these rules do not know of, the recorded run or jobs that were never submitted?"""

@@ -49,6 +49,7 @@ class RuleState:
 
     __slots__ = (
         "condition",
+        "counts",
         "enabled",
         "error",
         "events",
@@ -75,6 +76,8 @@ class RuleState:
         self.metric = metric
         self.condition = condition
         self.enabled = rule.enabled
+        #: it reads the numbers of the queue, or calls a function, which may
+        self.counts = False
         #: firings so far
         self.fired = 0
         #: occasions still to be skipped
@@ -285,11 +288,13 @@ class RuleBook:
         number, groups = len(self.rules), self._groups
         metric: Optional[Metric] = None
         condition = conditions.compile(rule.when, groups, rule.trigger, rule.name)
-        self.judged.update(conditions.metrics_of(condition))
+        judged = conditions.metrics_of(condition)
+        self.judged.update(judged)
+        done: Set[Metric] = set()
         if rule.trigger == "metric":
             metric = metrics.parse(rule.name or "", groups)
             self.judged.add(metric)
-            for read in dict.fromkeys((metric, *conditions.metrics_of(condition))):
+            for read in dict.fromkeys((metric, *judged)):
                 self.reads.setdefault(read, []).append(number)
         else:
             named = rule.name if rule.trigger in _NAMED else None
@@ -297,15 +302,18 @@ class RuleBook:
                 self._by_trigger.setdefault((rule.trigger, named), []).append(number)
             else:
                 self.topics.setdefault(rule.topic, []).append(number)
-            self.shows.update(conditions.metrics_of(condition))
+            self.shows.update(judged)
         for action in rule.actions:
             for _, text in reading.texts(action):
-                self.shows.update(self.expression(text).metrics)
+                done.update(self.expression(text).metrics)
             for shown in reading.log_reads(action, groups):
                 self._shown[shown.path] = shown
                 if shown.metric is not None:
-                    self.shows.add(shown.metric)
+                    done.add(shown.metric)
+        self.shows.update(done)
         state = RuleState(number, rule, metric, condition)
+        calls = any(action.name == "custom" for action in rule.actions)
+        state.counts = calls or any(read.stat in metrics.OF_QUEUE for read in (*judged, *done))
         self.names_ranks = self.names_ranks or "event.job.ranks" in repr(rule)
         self.rules.append(state)
         self.by_id[rule.id] = state

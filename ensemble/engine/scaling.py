@@ -10,6 +10,8 @@ its outcome. A change that fails is told, and fires the rules that wait for that
 
 `engine.scaling` is plain data: `number` of the last request, `asked` (number -> action, by, rule, firing) that are not
 answered, the size that is `wanted` (None until the first answer), and the change that is `open` (action, wanted, rule, firing).
+For people and for cooldowns: the `size` that was told last, when the last change was over (`t_done`), and what has
+`failed` last (t, action, wanted, reason).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 from ensemble.engine import resources
 from ensemble.engine.actions import Cause, Resize, Size
 from ensemble.engine.events import Scaled
+from ensemble.engine.occasion import Occasion
 
 if TYPE_CHECKING:
     from ensemble.engine.acting import Firing
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 
 def nothing() -> Dict[str, Any]:
     """The state of an ensemble that has asked for nothing."""
-    return {"number": 0, "asked": {}, "wanted": None, "open": None}
+    none = dict.fromkeys(("wanted", "open", "size", "t_done", "failed"))
+    return {"number": 0, "asked": {}, **none}
 
 
 def resize(firing: Firing, action: Action) -> None:
@@ -80,6 +84,9 @@ def take(engine: Engine, event: Scaled) -> None:
     """The queue answers a request, or says what became of a change."""
     if engine.final is not None:
         return
+    size = event.data.get("size")
+    if size is not None:
+        engine.scaling["size"] = size
     _TAKERS[event.name](engine, event.data)
 
 
@@ -89,11 +96,17 @@ def _wanted(engine: Engine, data: Dict[str, Any]) -> None:
     if asked is None:
         return
     action, _, rule, firing = asked
-    state["wanted"] = data["wanted"]
+    size, wanted, before = data["size"], data["wanted"], state["wanted"]
+    state["wanted"] = wanted
     state["open"] = {"action": action, "wanted": data["wanted"], "rule": rule, "firing": firing}
     engine.emit(Size(data["wanted"], action, _cause(action, rule, firing)))
     bound = f", and goes no further: {data['reason']}" if data.get("reason") else ""
-    _tell(engine, action, rule, firing, f"{action} from {data['size']} to {data['wanted']} nodes begins{bound}")
+    if action == "shrink" and wanted >= size:
+        # there are not more yet: some of those that were to come are not wanted any more
+        text = f"shrink to {wanted} nodes, no more to {before}, begins: {size} node{' is' if size == 1 else 's are'} up"
+    else:
+        text = f"{action} from {size} to {wanted} nodes begins"
+    _tell(engine, action, rule, firing, f"{text}{bound}")
     _more(engine)
 
 
@@ -102,6 +115,7 @@ def _refused(engine: Engine, data: Dict[str, Any]) -> None:
     if asked is None:
         return
     action, _, rule, _ = asked
+    _failed(engine, action, None, data["reason"])
     engine.record("error", rule=rule, text=f"{action}: {data['reason']}")
     _occur(engine, f"{action}-fail", engine.scaling["wanted"], data.get("size"), data["reason"])
     _more(engine)
@@ -118,8 +132,13 @@ def _waits(engine: Engine, data: Dict[str, Any]) -> None:
         _tell(engine, change["action"], change["rule"], change["firing"], f"{change['action']} waits: {data['reason']}")
 
 
+def _failed(engine: Engine, action: str, wanted: Optional[int], reason: str) -> None:
+    engine.scaling["failed"] = {"t": engine.t, "action": action, "wanted": wanted, "reason": reason}
+
+
 def _finish(engine: Engine, data: Dict[str, Any]) -> None:
     change = engine.scaling["open"]
+    engine.scaling["t_done"] = engine.t
     if change is None or change["wanted"] != data["wanted"]:
         return  # another one has taken its place
     engine.scaling["open"] = None
@@ -129,11 +148,13 @@ def _finish(engine: Engine, data: Dict[str, Any]) -> None:
     text = f"{action} is done: {size} node{' is' if size == 1 else 's are'} up"
     _tell(engine, action, change["rule"], change["firing"], text)
     _occur(engine, f"{action}-finish", data["wanted"], size, "")
-    resources.look(engine)
 
 
 def _fail(engine: Engine, data: Dict[str, Any]) -> None:
     change = engine.scaling["open"]
+    if "size" in data:
+        # else nothing was begun
+        engine.scaling["t_done"] = engine.t
     if change is None or change["wanted"] != data["wanted"]:
         return
     engine.scaling["open"] = None
@@ -141,10 +162,10 @@ def _fail(engine: Engine, data: Dict[str, Any]) -> None:
         # the next request counts from what there is
         engine.scaling["wanted"] = data["size"]
     action = change["action"]
+    _failed(engine, action, change["wanted"], data["reason"])
     text = f"{action} to {change['wanted']} nodes has failed: {data['reason']}"
     engine.record("error", rule=change["rule"], text=text)
     _occur(engine, f"{action}-fail", data["wanted"], data.get("size"), data["reason"])
-    resources.look(engine)
 
 
 def _tell(engine: Engine, action: str, rule: Optional[str], firing: int, text: str) -> None:
@@ -152,7 +173,8 @@ def _tell(engine: Engine, action: str, rule: Optional[str], firing: int, text: s
 
 
 def _occur(engine: Engine, trigger: str, wanted: Optional[int], size: Optional[int], reason: str) -> None:
-    engine.occur(trigger, wanted=wanted, size=size, reason=reason)
+    occasion = Occasion(trigger, wanted=wanted, size=size, reason=reason)
+    resources.occur(engine, engine.book.on(trigger), occasion, resources.look(engine))
 
 
 _TAKERS = {"wanted": _wanted, "refused": _refused, "waits": _waits, "finish": _finish, "fail": _fail}
@@ -175,4 +197,7 @@ def awaited(engine: Engine) -> bool:
 
 def over(engine: Engine) -> None:
     """The ensemble has ended: nothing is waited for any more."""
+    if engine.scaling["open"] is not None:
+        # it goes on, and nobody will say when it is over: not before now
+        engine.scaling["t_done"] = engine.t
     engine.scaling["open"] = None

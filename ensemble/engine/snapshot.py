@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ensemble.engine import resources, scaling
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Key
 from ensemble.engine.jobs import Job
@@ -42,12 +43,16 @@ _PLAIN = (
     "falls",
     "resources",
     "looking",
+    "counting",
+    "fresh",
     "places",
     "scaling",
     "pending_signals",
     "signals_seen",
     "variables",
 )
+#: what snapshots of before do not have, and what that meant
+_BEFORE: Dict[str, Any] = {"counting": resources.nothing(), "fresh": False}
 
 
 def snapshot(engine: Engine) -> Dict[str, Any]:
@@ -82,8 +87,10 @@ def restore(spec: Spec, state: Any) -> Engine:
                 f"a snapshot of format {state['format']} was written by a newer release; this one reads up to {FORMAT}"
             )
         engine = Engine(spec, state["id"])
+        older = {} if any(name in state for name in _BEFORE) else _BEFORE
         for name in _PLAIN:
-            setattr(engine, name, _copy(state[name]))
+            setattr(engine, name, _copy(older[name] if name in older else state[name]))
+        engine.scaling = {**scaling.nothing(), **engine.scaling}
         engine.calls.restore(engine, _copy(state["calls"]))
         if len(state["rules"]) != len(engine.book.rules):
             raise RecordError(f"a snapshot of {len(state['rules'])} rules for a file of {len(engine.book.rules)}")

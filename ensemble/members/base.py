@@ -31,6 +31,9 @@ from ensemble.spec.models import Spec
 from ensemble.spec.scaler import Scaler as Table
 from ensemble.spec.scaler import Site
 
+#: seconds between the first signal of a cancel or time limit and SIGKILL, where a member sends these: Flux's kill-timeout
+KILL_TIMEOUT = 5.0
+
 #: Called with the ensemble's id and the event.
 Deliver = Callable[[str, Event], None]
 

@@ -48,8 +48,9 @@ from ensemble.engine.events import BASE_EVENTS, JobEvent, Key
 from ensemble.members.flux_facts import output_of, owner_of, ranks_of
 from ensemble.members.flux_jobspec import KEY_ATTRIBUTE
 from ensemble.members.flux_lookup import LAST, Lookup
+from ensemble.members.flux_messages import Messages
 from ensemble.members.flux_timers import Timers
-from ensemble.members.guard import Log, guarded
+from ensemble.members.guard import Log
 
 _TOPIC = b"job-manager.events-journal"
 _BASE = frozenset(BASE_EVENTS)
@@ -70,6 +71,9 @@ _LOOKED_UP = -1
 _KEYS = re.compile(rb'"([^"/]+/[^"/]+/\d+/\d+/\d+)"').findall
 #: output files of ended jobs that are remembered
 _MAX_OUTPUTS = 1000
+
+
+_decode = json.JSONDecoder().decode
 
 
 class _Watched:
@@ -180,7 +184,8 @@ class Journal:
         self._lost_since: Optional[float] = None
         self._text = ffi.new("char *[1]")
         self._tag = ffi.new("uint32_t [1]")
-        self._handler: Any = None
+        #: None before `start` and after `stop`
+        self._messages: Optional[Messages] = None
         self._held = False
         self._stopped = False
 
@@ -188,16 +193,13 @@ class Journal:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._handler = self.handle.msg_watcher_create(
-            guarded(self._log, self._message), FLUX_MSGTYPE_RESPONSE, _TOPIC.decode()
-        )
-        self._handler.start()
+        self._messages = Messages(self.handle, FLUX_MSGTYPE_RESPONSE, _TOPIC, self._log, self._message)
         self._connect()
 
     def open(self, ensemble: str, names: FrozenSet[str], reads: bool = False) -> None:
         """Pass on the events of this ensemble: BASE_EVENTS and `names`. With `reads` jobs are known by `about`."""
         self._open[ensemble] = _Watched(_BASE | names, reads)
-        if self._handler is not None:
+        if self._messages is not None:
             self._cover()
 
     def want(self, ensemble: str, names: FrozenSet[str]) -> None:
@@ -206,7 +208,7 @@ class Journal:
         if not names <= watched.names:
             watched.names |= names
             watched.ready = False
-            if self._handler is not None:
+            if self._messages is not None:
                 self._cover()
 
     def recover(self, ensemble: str, ids: Set[int], keys: FrozenSet[Key]) -> None:
@@ -267,7 +269,7 @@ class Journal:
     def go_on(self) -> None:
         """Listen again, from where `hold` broke off."""
         self._held = False
-        if self._handler is not None:
+        if self._messages is not None:
             self._connect()
 
     def about(self, id: int) -> Optional[Tuple[Key, Dict[str, Any]]]:
@@ -279,10 +281,9 @@ class Journal:
         """Listen no more."""
         self._stopped = True
         self._drop()
-        if self._handler is not None:
-            self._handler.stop()
-            self._handler.destroy()
-            self._handler = None
+        if self._messages is not None:
+            self._messages.stop()
+            self._messages = None
         self._known.clear()
         self._past.clear()
 
@@ -398,8 +399,7 @@ class Journal:
 
     # Messages
 
-    def _message(self, _handle: Any, _watcher: Any, msg: Any, _args: Any) -> None:
-        message = msg.handle
+    def _message(self, message: Any) -> None:
         if lib.flux_msg_get_matchtag(message, self._tag) < 0:
             return
         tag = self._tag[0]
@@ -419,7 +419,7 @@ class Journal:
                 if self._looks_back(tag) and b'"clean"' in text:
                     self._note_end(json.loads(text)["events"])
                 return
-        data = json.loads(text)
+        data = _decode(text.decode("utf-8", "surrogatepass"))
         if data["id"] in (-1, _NOBODY):
             self._sentinel(tag)
         elif tag not in self._skipping:

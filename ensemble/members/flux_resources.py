@@ -5,7 +5,8 @@ How it works. `resource.journal` streams the events of all nodes, its past first
 told what happened after a time of its own, which moves on with what it was told; so the past needs no care, be it that
 of the first stream or of one that was opened anew after the resource module had gone away. Numbers are asked for
 when an ensemble wants them, once for all that want them at the time: the scheduler's view of the nodes, and the
-counts of jobs.
+counts of jobs. Who wants them while they are being asked for gets those of the next time: what is on its way may be from
+before the event that they are wanted for.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ class ResourceWatch:
         self._told: Dict[str, float] = {}
         self._stream: Any = None
         self._backoff = _BACKOFF[0]
-        #: who waits for numbers, and what the nodes had when jobs were asked for
+        #: who gets the numbers that are asked for now, and who those of the next time
         self._asking: Set[str] = set()
+        self._next: Set[str] = set()
+        self._under_way = False
         self._stopped = False
 
     def open(self, ensemble: str, since: float) -> None:
@@ -69,19 +72,20 @@ class ResourceWatch:
         """Tell it nothing more."""
         self._told.pop(ensemble, None)
         self._asking.discard(ensemble)
+        self._next.discard(ensemble)
 
     def look(self, ensemble: str) -> None:
-        """Answer with a `Counted`."""
-        self._asking.add(ensemble)
-        if len(self._asking) == 1:
-            future = self._handle.rpc("resource.sched-status", {})
-            future.then(guarded(self._log, self._nodes), timeout=_PATIENCE)
+        """Answer with a `Counted`, of now or later."""
+        self._next.add(ensemble)
+        if not self._under_way:
+            self._ask()
 
     def stop(self) -> None:
         """Tell nobody anything more."""
         self._stopped = True
         self._told.clear()
         self._asking.clear()
+        self._next.clear()
         if self._stream is not None:
             end_stream(self._handle, self._stream)
             self._stream = None
@@ -121,6 +125,12 @@ class ResourceWatch:
 
     # Numbers
 
+    def _ask(self) -> None:
+        self._under_way = True
+        self._asking, self._next = self._next, set()
+        future = self._handle.rpc("resource.sched-status", {})
+        future.then(guarded(self._log, self._nodes), timeout=_PATIENCE)
+
     def _nodes(self, future: Any) -> None:
         counts: Dict[str, Any] = {}
         try:
@@ -138,9 +148,13 @@ class ResourceWatch:
         except (OSError, KeyError, TypeError, ValueError) as exc:
             self._log(syslog.LOG_WARNING, f"the jobs cannot be counted: {exc}")
         asking, self._asking = self._asking, set()
-        if not self._stopped:
-            for ensemble in sorted(asking):
-                self._post(ensemble, Counted(self._clock(), counts))
+        self._under_way = False
+        if self._stopped:
+            return
+        for ensemble in sorted(asking):
+            self._post(ensemble, Counted(self._clock(), counts))
+        if self._next:
+            self._ask()
 
 
 def end_stream(handle: flux.Flux, stream: Any) -> None:

@@ -83,9 +83,10 @@ class Timers:
         delay = min(max(0.0, self._heap[0][0] - self._clock()), _LONGEST)
         # The reactor's idea of now is that of its last turn.
         lib.flux_reactor_now_update(lib.flux_get_reactor(self._handle.handle))
-        self._watcher.stop()
-        lib.flux_timer_watcher_reset(self._watcher.handle, delay, 0.0)
-        self._watcher.start()
+        watcher = self._watcher.handle
+        lib.flux_watcher_stop(watcher)
+        lib.flux_timer_watcher_reset(watcher, delay, 0.0)
+        lib.flux_watcher_start(watcher)
 
     def _wake(self, *_: Any) -> None:
         now = self._clock()

@@ -7,45 +7,31 @@ of the same user, joined by a socket that nobody else has, so the tuples are pic
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
-import struct
-import subprocess
-import sys
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from ensemble.members.base import Loop, Watch
-from ensemble.members.guard import Log, guarded
-
-_CHUNK = 1 << 18
+from ensemble.members.base import Loop
+from ensemble.members.channel import Channel, Frames, framed, inherited, started
+from ensemble.members.guard import Log
 
 
 def packed(message: Tuple[Any, ...]) -> bytes:
     """The message as it goes over the line."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    return struct.pack("!I", len(data)) + data
+    return framed(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 class Unpacker:
     """Messages out of what has come so far."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> None:
-        self._data += data
+        self._frames = Frames()
+        self.feed = self._frames.feed
 
     def next(self) -> Optional[Tuple[Any, ...]]:
         """The next message that is complete, None if there is none."""
-        if len(self._data) < 4:
-            return None
-        end = 4 + struct.unpack_from("!I", self._data)[0]
-        if len(self._data) < end:
-            return None
-        message: Tuple[Any, ...] = pickle.loads(memoryview(self._data)[4:end].tobytes())
-        del self._data[:end]
-        return message
+        body = self._frames.next()
+        return None if body is None else pickle.loads(body)
 
 
 class Line:
@@ -62,31 +48,16 @@ class Line:
         log: Log,
     ) -> None:
         """Raises OSError where the process cannot be started."""
-        self._loop = loop
         self._heard = heard
         self._lost = lost
-        self._log = log
         self._in = Unpacker()
-        self._out = bytearray()
-        self._writing: Optional[Watch] = None
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-X", "utf8", "-m", module, *args],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    start_new_session=True,
-                )
+            self._process = started(["-m", module, *args], theirs, inherited(environment))
         except OSError:
             ours.close()
             raise
-        ours.setblocking(False)
-        self._socket: Optional[socket.socket] = ours
-        self._reading: Optional[Watch] = loop.watch(ours.fileno(), guarded(log, self._readable))
+        self._channel = Channel(ours, loop.watch, self._came, log)
 
     @property
     def pid(self) -> int:
@@ -95,55 +66,22 @@ class Line:
 
     def send(self, *message: Any) -> None:
         """Send it when the other end takes it; nothing once the line is closed or lost."""
-        if self._socket is not None:
-            self._out += packed(message)
-            if self._writing is None:
-                self._write()
+        self._channel.send(packed(message))
 
     def close(self) -> None:
         """End the process; nothing is heard any more."""
-        for watch in (self._reading, self._writing):
-            if watch is not None:
-                watch.cancel()
-        self._reading = self._writing = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._channel.open:
+            self._channel.close()
             self._process.kill()
             self._process.wait()
 
-    def _write(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            while self._out:
-                del self._out[: self._socket.send(memoryview(self._out)[:_CHUNK].tobytes())]
-        except BlockingIOError:
-            pass
-        except OSError:
-            # its end shows when it is read
-            self._out.clear()
-        if self._out and self._writing is None:
-            self._writing = self._loop.watch(self._socket.fileno(), guarded(self._log, self._write), write=True)
-        elif not self._out and self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-
-    def _readable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            data = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _came(self, data: bytes) -> None:
         self._in.feed(data)
-        while self._socket is not None:
+        while self._channel.open:
             message = self._in.next()
             if message is None:
                 break
             self._heard(message)
-        if not data and self._socket is not None:
+        if not data and self._channel.open:
             self.close()
             self._lost()

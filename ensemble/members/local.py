@@ -44,15 +44,13 @@ from ensemble.engine.events import (
     Refused,
 )
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
+from ensemble.members.base import KILL_TIMEOUT, Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.local_job import CANCELLED, PENDING, RUNNING, Job, OpenEnsemble
 from ensemble.members.local_process import LauncherProcess
 from ensemble.members.loop_timers import LoopTimer, watch
 from ensemble.members.output import Loop, Outputs
 from ensemble.spec.models import Spec
 
-#: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
-KILL_TIMEOUT = 5.0
 #: seconds of deliveries before the loop gets its turn
 _SLICE = 0.005
 #: seconds that the clock of files may lie behind ours

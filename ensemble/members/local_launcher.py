@@ -2,7 +2,8 @@
 """The process that starts, signals and reaps the processes of the local queue.
 
 Law of this file: a program of its own, standard library only, one thread, run by path (`python -I -S`), so that it
-starts fast and may fork. It knows no queue and no cores; `local_process.py` tells it what to run.
+starts fast and may fork. It knows no queue and no cores; `local_process.py` tells it what to run. Its few lines that
+`keeper.py` of the service has too stand in both, since neither can import anything of the package.
 
 Theory of operation. Standard input is a socket to the queue that started it; both sides write JSON lines:
 

@@ -16,9 +16,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List
 
 from ensemble.errors import MemberError
+from ensemble.members.channel import Channel, Lines, started
+from ensemble.members.loop_timers import watch
 
 _PROGRAM = Path(__file__).with_name("local_launcher.py")
 #: seconds that `close` waits for the launcher to have killed all jobs
@@ -35,31 +37,21 @@ class LauncherProcess:
         self, loop: asyncio.AbstractEventLoop, on_event: Callable[[Dict[str, Any]], None], on_lost: Callable[[], None]
     ) -> None:
         """Raises MemberError if the process cannot be started."""
-        self._loop = loop
         self._on_event = on_event
         self._on_lost = on_lost
-        self._read = b""
-        self._unsent = b""
+        self._lines = Lines()
         #: process groups of the running jobs, for the case that the launcher dies
         self._groups: Dict[int, List[int]] = {}
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", str(_PROGRAM)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    cwd="/",
-                    start_new_session=True,
-                )
+            # what it says of itself stands where our own errors do
+            self._process = started(["-I", "-S", str(_PROGRAM)], theirs, stderr=None)
         except OSError as exc:
             ours.close()
             raise MemberError(
                 f"cannot start the process that runs local jobs ({exc}); is {sys.executable} in place?"
             ) from exc
-        ours.setblocking(False)
-        self._socket: Optional[socket.socket] = ours
-        loop.add_reader(ours, self._readable)
+        self._channel = Channel(ours, lambda fd, call, *, write=False: watch(loop, fd, call, write), self._came)
 
     @property
     def pid(self) -> int:
@@ -68,42 +60,13 @@ class LauncherProcess:
 
     def send(self, message: Dict[str, Any]) -> None:
         """Pass a message on; never blocks. A message to a dead launcher is dropped, `on_lost` tells."""
-        if self._socket is None:
-            return
-        idle = not self._unsent
-        self._unsent += json.dumps(message).encode() + b"\n"
-        if idle:
-            self._writable()
+        self._channel.send(json.dumps(message).encode() + b"\n")
 
-    def _writable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # it died: the reader finds out
-        self._unsent = self._unsent[sent:]
-        if self._unsent:
-            self._loop.add_writer(self._socket, self._writable)
-        else:
-            self._loop.remove_writer(self._socket)
-
-    def _readable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            data = self._socket.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _came(self, data: bytes) -> None:
         if not data:
             self._lost()
             return
-        *lines, self._read = (self._read + data).split(b"\n")
-        for line in lines:
+        for line in self._lines.feed(data):
             message = json.loads(line)
             if message["event"] == "start":
                 self._groups[message["id"]] = message["pids"]
@@ -112,7 +75,7 @@ class LauncherProcess:
             self._on_event(message)
 
     def _lost(self) -> None:
-        self._disconnect()
+        self._channel.close()
         self._process.kill()
         self._process.wait()
         # The kernel has killed the tasks themselves; this is for what they had started.
@@ -125,16 +88,9 @@ class LauncherProcess:
         self._groups.clear()
         self._on_lost()
 
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-            self._socket.close()
-            self._socket = None
-
     def close(self) -> None:
         """Kill all jobs and end the launcher; returns when they are gone. Calls back no more."""
-        self._disconnect()
+        self._channel.close()
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:

@@ -9,16 +9,15 @@ Callers give the loop in form of two functions, since members have loops of diff
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 import syslog
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ensemble.engine.events import Event, JobId, Key, Printed
-from ensemble.members.base import Timer, Watch
+from ensemble.members.base import Timer
+from ensemble.members.channel import Channel, Lines, Watching, inherited, started
 from ensemble.members.guard import Log, guarded
 
 #: seconds for which the end of a job waits for the rest of its output
@@ -32,8 +31,8 @@ _LONGEST = 4 << 20
 class Loop(NamedTuple):
     """What is needed of an event loop."""
 
-    #: call back whenever there is something to read
-    watch: Callable[[int, Callable[[], None]], Watch]
+    #: call back whenever there is something to read, or room to write
+    watch: Watching
     #: call back after so many seconds
     after: Callable[[float, Callable[[], None]], Timer]
 
@@ -70,12 +69,9 @@ class Outputs:
         self._deliver = deliver
         self._environment = dict(environment or {})
         self._jobs: Dict[JobId, _Followed] = {}
-        self._socket: Optional[socket.socket] = None
+        self._channel: Optional[Channel] = None
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._watch: Optional[Watch] = None
-        self._read = b""
-        self._unsent = bytearray()
-        self._resend: Optional[Timer] = None
+        self._lines = Lines()
         self._restart: Optional[Timer] = None
         self._held = False
 
@@ -102,7 +98,7 @@ class Outputs:
             "kvs": kvs,
         }
         self._jobs[id] = _Followed(ensemble, key, request)
-        if self._socket is None and self._restart is None:
+        if self._channel is None and self._restart is None:
             self._start()
         else:
             self._send(request)
@@ -133,7 +129,8 @@ class Outputs:
     def hold(self, on: bool) -> None:
         """While it is on nothing is taken from the reader, which then waits: what it has not read stays in the files."""
         self._held = on
-        self._listen()
+        if self._channel is not None:
+            self._channel.listen(not on)
         if not on:
             for id, job in self._jobs.items():
                 if job.ended is not None:
@@ -152,36 +149,19 @@ class Outputs:
         self._restart = None
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-X", "utf8", "-m", self._program],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    start_new_session=True,
-                )
+            self._process = started(["-m", self._program], theirs, inherited(self._environment))
         except OSError as exc:
             ours.close()
             self._log(syslog.LOG_ERR, f"the process that reads the output of jobs cannot be started: {exc}")
             self._retry()
             return
-        ours.setblocking(False)
-        self._socket, self._read = ours, b""
-        self._unsent.clear()
-        self._listen()
+        self._lines = Lines()
+        self._channel = Channel(ours, self._loop.watch, self._came, self._log)
+        self._channel.listen(not self._held)
         for id, job in list(self._jobs.items()):
             self._send(job.request)
             if job.ended is not None:
                 self._send({"op": "end", "job": id})
-
-    def _listen(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._socket is not None and not self._held:
-            self._watch = self._loop.watch(self._socket.fileno(), guarded(self._log, self._readable))
 
     def _limit(self, id: JobId, job: _Followed) -> None:
         """From now on an end waits for PATIENCE seconds."""
@@ -194,40 +174,15 @@ class Outputs:
             self._restart = self._loop.after(_PAUSE, guarded(self._log, self._start))
 
     def _send(self, message: Dict[str, Any]) -> None:
-        if self._socket is not None:
-            self._unsent += json.dumps(message).encode() + b"\n"
-            if self._resend is None:
-                self._write()
+        if self._channel is not None:
+            self._channel.send(json.dumps(message).encode() + b"\n")
 
-    def _write(self) -> None:
-        """Send what there is. The reader reads between two chunks of output, and is looked at again in a moment."""
-        self._resend = None
-        if self._socket is None:
-            return
-        try:
-            del self._unsent[: self._socket.send(self._unsent)]
-        except BlockingIOError:
-            pass
-        except OSError as exc:
-            self._lost(f"it does not read ({exc})")
-            return
-        if self._unsent:
-            self._resend = self._loop.after(0.02, guarded(self._log, self._write))
-
-    def _readable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            data = self._socket.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _came(self, data: bytes) -> None:
         if not data:
             self._lost("it ended")
             return
-        *lines, self._read = (self._read + data).split(b"\n")
-        if len(self._read) > _LONGEST:
+        lines = self._lines.feed(data)
+        if len(self._lines.rest) > _LONGEST:
             self._lost("it makes no sense")
         for line in lines:
             self._told(json.loads(line))
@@ -259,15 +214,9 @@ class Outputs:
         self._retry()
 
     def _disconnect(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -14,16 +14,13 @@ asked for once, for it is a size and never a number more.
 
 from __future__ import annotations
 
-import importlib.metadata
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from ensemble.errors import MemberError
 from ensemble.spec import scaler as spec
 from ensemble.spec.scaler import Scaler as Table
-
-#: the group of entry points
-ENTRY_POINTS = "ensemble.scalers"
+from ensemble.spec.scaler import installed
 
 #: gets the number of nodes that are up, None where it cannot be told; and why it failed, '' if it did not
 Sized = Callable[[Optional[int], str], None]
@@ -103,25 +100,17 @@ class Way(ABC):
 
 def known(table: Optional[Table]) -> None:
     """Is a scaler of that name installed? Raises MemberError."""
-    if table is not None and table.name not in spec.BUILT_IN and table.name not in _installed():
-        raise MemberError(spec.known(table.name, _installed()))
+    if table is not None and table.name not in spec.BUILT_IN and table.name not in installed():
+        raise MemberError(spec.known(table.name, installed()))
 
 
 def way(table: Table, loop: Any) -> Way:
     """The way that an installed package brings under that name. Raises MemberError where there is none, or it is broken."""
     known(table)
     try:
-        made = _installed()[table.name].load()(table, loop)
+        made = installed()[table.name].load()(table, loop)
     except Exception as exc:
         raise MemberError(f"the scaler '{table.name}' cannot be made ({type(exc).__name__}: {exc})") from exc
     if not isinstance(made, Way):
         raise MemberError(f"the scaler '{table.name}' is no ensemble.members.scaler.Way but {type(made).__name__}")
     return made
-
-
-def _installed() -> Dict[str, Any]:
-    """Entry points by name."""
-    points: Any = importlib.metadata.entry_points()
-    # before Python 3.10 a mapping
-    ours = points.select(group=ENTRY_POINTS) if hasattr(points, "select") else points.get(ENTRY_POINTS, ())
-    return {point.name: point for point in ours}

@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ensemble.members.base import Loop, Watch
+from ensemble.members.base import Loop
+from ensemble.members.channel import Channel, started
 from ensemble.members.scaler import Change, Done, Way
 from ensemble.spec.scaler import Scaler as Table
 
@@ -63,11 +64,8 @@ class Program(Way):
         self._cwd = cwd
         self._clock = clock
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._socket: Optional[socket.socket] = None
-        self._watch: Optional[Watch] = None
-        self._writing: Optional[Watch] = None
+        self._channel: Optional[Channel] = None
         self._read = b""
-        self._unsent = b""
         self._done: Optional[Done] = None
 
     def change(self, change: Change, done: Done) -> None:
@@ -80,57 +78,22 @@ class Program(Way):
         }
         if self._loop.uri is not None:
             settings["environment"]["FLUX_URI"] = self._loop.uri  # type: ignore[index]
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", str(_KEEPER)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={},
-                    start_new_session=True,
-                )
-            except OSError as exc:
-                error = f"the program cannot be started: {exc}"
-                self._loop.call_at(self._clock(), lambda: self._answer(error, None))
-                return
-        self._socket.setblocking(False)
-        self._watch = self._loop.watch(self._socket.fileno(), self._readable)
-        self._unsent = json.dumps(settings).encode() + b"\n"
-        self._writable()
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = started(["-I", "-S", str(_KEEPER)], theirs, {})
+        except OSError as exc:
+            ours.close()
+            error = f"the program cannot be started: {exc}"
+            self._loop.call_at(self._clock(), lambda: self._answer(error, None))
+            return
+        self._channel = Channel(ours, self._loop.watch, self._came)
+        self._channel.send(json.dumps(settings).encode() + b"\n")
 
     def stop(self) -> None:
         self._done = None
         self._let_go()
 
-    def _writable(self) -> None:
-        """An environment may be larger than a socket takes at once."""
-        if self._socket is None:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            sent = len(self._unsent)  # it is gone: the reader finds out
-        self._unsent = self._unsent[sent:]
-        if self._unsent and self._writing is None:
-            self._writing = self._loop.watch(self._socket.fileno(), self._writable, write=True)
-        elif not self._unsent and self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-
-    def _readable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            data = self._socket.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _came(self, data: bytes) -> None:
         self._read += data
         if data and not data.endswith(b"\n"):
             return
@@ -149,13 +112,9 @@ class Program(Way):
 
     def _let_go(self) -> None:
         """The end of the socket has the keeper end the program, if it still runs."""
-        for watch in (self._watch, self._writing):
-            if watch is not None:
-                watch.cancel()
-        self._watch = self._writing = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             self._loop.call_at(self._clock() + _GRACE, lambda: _reap(process))

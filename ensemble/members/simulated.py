@@ -54,7 +54,7 @@ from ensemble.engine.events import (
     Resources,
 )
 from ensemble.errors import MemberError
-from ensemble.members.base import Deliver, Member, Submitter, Timer
+from ensemble.members.base import KILL_TIMEOUT, Deliver, Member, Submitter, Timer
 from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
 from ensemble.members.simulated_nodes import Nodes, Placement
 from ensemble.members.simulated_scaler import SimulatedScaler, idset
@@ -62,8 +62,6 @@ from ensemble.spec.models import Spec
 from ensemble.spec.scaler import Scaler as Table
 from ensemble.spec.simulate import DELAY
 
-#: seconds between the first signal of a cancel or time limit and SIGKILL: Flux's kill-timeout
-KILL_TIMEOUT = 5.0
 #: signals that do nothing to a process that does not ask for them
 _HARMLESS = frozenset((signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP))
 #: what is to happen to a job

@@ -161,6 +161,7 @@ class FileStore(Store):
         packer = Packer()
         for found, event, intents in db.execute("select * from log where number <= ? order by number", (number,)):
             packer.add(found, f"[{found},{event},{intents}]")
+            packer.pack()
         db.executemany("insert or replace into past values (?, ?)", packer.take())
         db.execute("delete from log where number <= ?", (number,))
         sizes = db.execute("select first / ?, sum(length(lines)) from past group by 1", (SHELF,))

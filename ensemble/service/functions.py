@@ -15,7 +15,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import syslog
@@ -25,7 +24,8 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 
 from ensemble.engine.calls import Pending
 from ensemble.errors import MemberError
-from ensemble.members.base import Loop, Submitter, Timer, Watch
+from ensemble.members.base import Loop, Submitter, Timer
+from ensemble.members.channel import Channel, Frames, framed, started
 from ensemble.members.guard import Log
 from ensemble.service.store import Store
 from ensemble.spec.custom import ENTRY_POINTS
@@ -245,89 +245,41 @@ class _Worker:
         self._log = log
         self._clock = clock
         self._mark = secrets.token_hex(16)
-        self._read = bytearray()
-        self._unsent = bytearray()
-        self._writing: Optional[Watch] = None
-        self._socket: Optional[socket.socket]
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
+        self._frames = Frames(_MOST_FRAME)
+        ours, theirs = socket.socketpair()
         with theirs:
+            # before the process: a queue that cannot watch refuses here
+            self._channel = Channel(ours, member.watch, self._came)
             try:
-                self._reading: Optional[Watch] = member.watch(self._socket.fileno(), self._readable)
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", str(_KEEPER)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={},
-                    start_new_session=True,
-                )
-            except BaseException:
-                self._disconnect()
+                self._process = started(["-I", "-S", str(_KEEPER)], theirs, {})
+            except OSError:
+                self._channel.close()
                 raise
         self.send(where.settings(member.uri, self._mark))
 
     def send(self, message: Dict[str, Any]) -> None:
         """Pass a frame on; never blocks."""
-        body = json.dumps(message).encode()
-        self._unsent += struct.pack("!I", len(body)) + body
-        if self._writing is None:
-            self._writable()
+        self._channel.send(framed(json.dumps(message).encode()))
 
-    def _writable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            sent = len(self._unsent)  # it is gone: the reader finds out
-        del self._unsent[:sent]
-        if self._unsent and self._writing is None:
-            self._writing = self._member.watch(self._socket.fileno(), self._writable, write=True)
-        elif not self._unsent and self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-
-    def _readable(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            data = self._socket.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._read += data
-        while self._socket is not None and len(self._read) >= 4:
-            (size,) = struct.unpack("!I", self._read[:4])
-            if size > _MOST_FRAME:
+    def _came(self, data: bytes) -> None:
+        self._frames.feed(data)
+        while self._channel.open:
+            try:
+                body = self._frames.next()
+            except ValueError:
                 data = b""
                 break
-            if len(self._read) < 4 + size:
+            if body is None:
                 break
-            body = bytes(self._read[4 : 4 + size])
-            del self._read[: 4 + size]
             self._heard(json.loads(body))
-        if not data and self._socket is not None:
+        if not data and self._channel.open:
             self._lost()
-
-    def _disconnect(self) -> None:
-        for watch in (getattr(self, "_reading", None), self._writing):
-            if watch is not None:
-                watch.cancel()
-        self._reading = self._writing = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
     def end(self) -> None:
         """Have it killed, with all that it started; calls back no more."""
-        if self._socket is None:
+        if not self._channel.open:
             return
-        self._disconnect()
+        self._channel.close()
         if self._process.poll() is None:
             # the end of its socket tells the keeper
             self._member.call_at(self._clock() + _GRACE, self._make_sure)

@@ -2,7 +2,8 @@
 """The program between the service and a worker of custom functions: starts it, hears it, and leaves nothing of it behind.
 
 Law of this file: a program of its own, standard library only, one thread, run by path (`python -I -S`). It stands
-between the two so that the worker's parent, and that parent's process group, are this process and not the service.
+between the two so that the worker's parent, and that parent's process group, are this process and not the service. Its
+few lines that `local_launcher.py` has too stand in both, since neither can import anything of the package.
 
 Theory of operation. Standard input is a socket to the service. Both sides write frames (four bytes of length, then
 JSON). The service's first frame has the worker's surroundings, each one after it is a call and passed on. What goes back:

@@ -12,7 +12,7 @@
 
 Law of this file: what is kept of an ensemble, and where. `kvs_writer.py` has when it goes into which transaction, and
 `kvs_segments.py` why lines are laid out so. A line of the log, for which jobs wait, brings its records and rows with
-it, and these go into keys of their own a little later: that saves the broker half of the work while they wait. Where
+it, and these go into keys of their own a second later: that saves the broker half of the work while they wait. Where
 the service dies before that, `load` finds them in the log. If a transaction that failed was done all the same, its
 lines stand there twice, and the numbers tell. While the KVS, or the disk under it, takes nothing, ensembles stand
 still rather than go on with what a crash of the broker would undo.
@@ -143,11 +143,14 @@ class KvsStore(Store):
         kept.row_next += len(rows)
         event = _dumps([commit.number, commit.event, commit.intents])
         kept.packer.add(commit.number, event)
-        line = f"{event[:-1]},{_dumps(commit.records)},{_dumps(rows)}]\n"
+        record_lines, row_lines = list(map(_dumps, commit.records)), list(map(_dumps, rows))
+        line = f"{event[:-1]},[{','.join(record_lines)}],[{','.join(row_lines)}]]\n"
 
         def committed(error: Optional[str]) -> None:
             kept.add(commit.records, rows)
             done(error)
+            # it takes its time, and nobody waits any more
+            kept.packer.pack()
 
         self._writer.change(
             Change(
@@ -156,31 +159,35 @@ class KvsStore(Store):
                 len(line),
                 patient=commit.patient,
                 follows=False,
-                later=self._apart(kept, commit.records, rows),
+                later=self._apart(kept, commit.records, record_lines, rows, row_lines),
             )
         )
 
-    def _apart(self, kept: _Kept, records: List[Dict[str, Any]], rows: List[List[Any]]) -> Optional[Change]:
-        """Put records and rows, which a line of the log has, into keys of their own."""
+    def _apart(
+        self,
+        kept: _Kept,
+        records: List[Dict[str, Any]],
+        record_lines: List[str],
+        rows: List[List[Any]],
+        row_lines: List[str],
+    ) -> Optional[Change]:
+        """Put records and rows, which a line of the log has, into keys of their own; the lines are they in JSON."""
         if not records and not rows:
             return None
-        record_lines = "".join(_dumps(record) + "\n" for record in records)
-        row_lines = "".join(_dumps(row) + "\n" for row in rows)
 
         def make(turn: int) -> List[Put]:
             puts = []
             if records:
                 key = kept.records.key(records[0]["seq"], turn, len(records))
-                puts.append(Put(key, record_lines, append=True))
+                puts.append(Put(key, _text(record_lines), append=True))
                 old = kept.records.outdated(records[-1]["seq"] - KEPT_RECORDS + 1)
                 puts.extend(Put(key, None) for key in old)
             if rows:
-                puts.append(Put(kept.rows.key(rows[0][0], turn, len(rows)), row_lines, append=True))
+                puts.append(Put(kept.rows.key(rows[0][0], turn, len(rows)), _text(row_lines), append=True))
             return puts
 
-        return Change(
-            make, lambda error: kept.settle(len(records), len(rows)), len(record_lines) + len(row_lines), patient=True
-        )
+        size = sum(map(len, record_lines)) + len(records) + sum(map(len, row_lines)) + len(rows)
+        return Change(make, lambda error: kept.settle(len(records), len(rows)), size, patient=True)
 
     def snapshot(self, id: str, snapshot: Snapshot) -> None:
         kept = self._kept[id]
@@ -246,6 +253,7 @@ class KvsStore(Store):
         for line in self._since_snapshot(stored, kept, kept.log):
             number = line[0]
             kept.packer.add(number, _dumps(line[:3]))
+            kept.packer.pack()
             self._catch_up(kept, line[3], line[4])
         kept.log.rotate((number or (stored.snapshot.number if stored.snapshot else 0)) + 1)
         stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
@@ -288,7 +296,7 @@ class KvsStore(Store):
         seq = kept.recent[-1]["seq"] if kept.recent else 0
         records = [record for record in records if record["seq"] > seq]
         rows = [row for row in rows if row[0] >= kept.row_next]
-        change = self._apart(kept, records, rows)
+        change = self._apart(kept, records, list(map(_dumps, records)), rows, list(map(_dumps, rows)))
         if change is not None:
             kept.add(records, rows)
             kept.row_next = kept.row_count
@@ -447,8 +455,15 @@ class KvsStore(Store):
             raise
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return _encode(value)
+
+
+def _text(lines: List[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _once(lines: Iterable[Any], number: Callable[[Any], int]) -> Iterator[Any]:

@@ -3,9 +3,9 @@
 
 Law of this file: one transaction at a time is on its way, for all ensembles together, and what comes meanwhile makes
 up the next one; so a busy instance pays one round trip for many events. A transaction costs the broker as much as one
-of a job's own, and the more the more directories it touches. So what nobody waits for (`patient`) is gathered for
-GATHER seconds, and so is what a change has to say besides (`later`). Nothing overtakes: changes are made in the order
-in which they came, what was put off lies at most GATHER behind, and never behind a change that `follows`.
+of a job's own, and the more the more directories it touches. So what nobody waits for (`patient`) waits up to GATHER
+seconds for company, and what a change has to say besides (`later`) up to LATER. Nothing overtakes: changes are made in
+the order in which they came, and what was put off never comes behind a change that `follows`.
 
 A transaction that fails is sent again until it is done. Nor is any sent while the disk under the KVS takes nothing
 (`kvs_disk.py`). What waits is counted in bytes: from FULL on `pressure` is told, until it is down to EASY.
@@ -13,13 +13,15 @@ A transaction that fails is sent again until it is done. Nor is any sent while t
 
 from __future__ import annotations
 
+import os
 import syslog
+import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 import flux
-import flux.kvs
-from flux.core.inner import lib, raw
+from flux.core.inner import ffi, lib
+from flux.future import Future
 
 from ensemble.members.guard import guarded
 from ensemble.service.kvs_disk import Disk, why
@@ -27,14 +29,17 @@ from ensemble.service.store import Done
 
 #: never that of a job, which its environment names
 NAMESPACE = "primary"
+_NAMESPACE = NAMESPACE.encode()
 #: seconds before a failed transaction is sent again: at first, at most
 _RETRY = (0.2, 10.0)
 #: bytes of one transaction; what is beyond waits for the next
 _BYTES = 4 << 20
 #: bytes of changes that wait, from which on there may be no more; and down to which
 FULL, EASY = 16 << 20, 4 << 20
-#: seconds for which changes are gathered that nobody waits for
+#: seconds that a change which nobody waits for waits for others
 GATHER = 0.05
+#: seconds for which it is put off what a change has to say besides, and bytes of it
+LATER, _MOST_PUT_OFF = 1.0, 1 << 20
 #: seconds given to `close` for what is on its way
 _LAST = 5.0
 
@@ -52,6 +57,23 @@ class Put(NamedTuple):
 
 def _nobody(error: Optional[str]) -> None:
     return
+
+
+def _error(future: Optional[Future] = None) -> OSError:
+    """What libflux has just met, or what became of a future."""
+    number = ffi.errno
+    text = lib.flux_future_error_string(future.pimpl.handle) if future is not None else ffi.NULL
+    return OSError(number, os.strerror(number) if text == ffi.NULL else ffi.string(text).decode(errors="replace"))
+
+
+def _checked(status: int) -> None:
+    if status < 0:
+        raise _error()
+
+
+def _put(txn: Any, flags: int, key: str, value: Union[str, bytes]) -> None:
+    data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    _checked(lib.flux_kvs_txn_put_raw(txn, flags, key.encode(), data, len(data)))
 
 
 class Change(NamedTuple):
@@ -80,8 +102,12 @@ class Writer:
         self._log = log
         self._pressure = guarded(log, pressure)
         self._waiting: Deque[Change] = deque()
-        #: what those that were sent had to say besides
+        #: when the first of them came, by the clock that never goes back
+        self._waiting_since = 0.0
+        #: what those that were sent had to say besides, its bytes, and when the first of it was put off
         self._put_off: Deque[Change] = deque()
+        self._put_off_size = 0
+        self._put_off_since = 0.0
         self._sent: List[Change] = []
         #: the operations of what was sent, made once however often it is sent
         self._puts: List[Put] = []
@@ -90,8 +116,8 @@ class Writer:
         # A watcher is kept by its handle until it is destroyed, so there is one of each, set anew each time.
         self._retry = handle.timer_watcher_create(0.0, guarded(log, lambda *_: self._again()))
         self._gather = handle.timer_watcher_create(0.0, guarded(log, self._ran_out))
-        #: something is gathered; and that has run out
-        self._gathering = self._gathered = False
+        self._gathering = False
+        self._on_committed = guarded(log, self._committed)
         #: of what waits, how many are not patient
         self._pressing = 0
         #: bytes that are not done
@@ -109,6 +135,8 @@ class Writer:
 
     def change(self, change: Change) -> None:
         """Make a change, behind those that came before."""
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
         self._waiting.append(change)
         self._size += change.size + (change.later.size if change.later else 0)
         self._pressing += not change.patient
@@ -142,31 +170,43 @@ class Writer:
         """Send what waits, if nothing is on its way; where nobody waits for any of it, a moment later."""
         if self._sent or not (self._waiting or self._put_off) or self._disk_trouble is not None:
             return
-        if self._pressing or self._gathered:
-            self._send()
-        if (self._waiting or self._put_off) and not (self._gathering or self._gathered):
+        now = time.monotonic()
+        whole = bool(self._put_off) and (
+            self._full or self._put_off_size > _MOST_PUT_OFF or now >= self._put_off_since + LATER
+        )
+        if whole or self._pressing or (self._waiting and now >= self._waiting_since + GATHER):
+            self._send(whole, now)
+        if (self._waiting or self._put_off) and not self._gathering:
             self._gathering = True
-            self._set(self._gather, GATHER)
+            ends = [self._waiting_since + GATHER] if self._waiting else []
+            if self._put_off:
+                ends.append(self._put_off_since + LATER)
+            self._set(self._gather, max(0.0, min(ends) - now))
 
     def _set(self, timer: Any, seconds: float) -> None:
+        if timer.handle is None:
+            # closed
+            return
         # The reactor's idea of now is that of its last turn.
         lib.flux_reactor_now_update(lib.flux_get_reactor(self._handle.handle))
-        timer.stop()
-        timer.reset(seconds)
+        lib.flux_watcher_stop(timer.handle)
+        lib.flux_timer_watcher_reset(timer.handle, seconds, 0.0)
+        lib.flux_watcher_start(timer.handle)
 
     def _ran_out(self, *_: Any) -> None:
+        # What it was set for may have gone with others meanwhile; it is set anew for what is left.
         self._gathering = False
-        if self._waiting or self._put_off:
-            self._gathered = True
-            self._go_on()
+        self._go_on()
 
-    def _send(self) -> None:
+    def _send(self, whole: bool, now: float) -> None:
         self._turn += 1
         size = 0
-        whole = self._gathered or any(change.follows for change in self._waiting)
+        whole = whole or any(change.follows for change in self._waiting)
         if whole:
             while self._put_off and size < _BYTES:
-                size += self._take(self._put_off.popleft())
+                change = self._put_off.popleft()
+                self._put_off_size -= change.size
+                size += self._take(change)
         while self._waiting and size < _BYTES and not (whole and self._put_off):
             # one that must be durable goes alone, so that its refusal refuses nothing else
             if self._waiting[0].sync and self._sent:
@@ -177,11 +217,12 @@ class Writer:
             if change.later is not None and whole:
                 size += self._take(change.later)
             elif change.later is not None:
+                if not self._put_off:
+                    self._put_off_since = now
                 self._put_off.append(change.later)
+                self._put_off_size += change.later.size
             if change.sync:
                 break
-        if not self._put_off:
-            self._gathered = False
         self._again()
 
     def _take(self, change: Change) -> int:
@@ -196,41 +237,45 @@ class Writer:
         except OSError as exc:
             self._failed(exc)
             return
-        future.then(guarded(self._log, self._committed))
+        future.then(self._on_committed)
 
-    def _transact(self, puts: Iterable[Put], sync: bool) -> Any:
-        """One transaction; a future. Appends to one key become one."""
-        txn = flux.kvs.KVSTxn(self._handle)
-        merged: Dict[str, List[str]] = {}
-        for put in puts:
-            if put.append:
-                merged.setdefault(put.key, []).append(str(put.value or ""))
-                continue
-            if put.value is None:
-                # appends come last in the transaction, and would bring back what is unlinked
-                for key in [key for key in merged if key == put.key or key.startswith(f"{put.key}.")]:
-                    del merged[key]
-                txn.unlink(put.key)
-            else:
-                value = put.value if isinstance(put.value, bytes) else put.value.encode("utf-8", "surrogateescape")
-                raw.flux_kvs_txn_put_raw(txn.txn, 0, put.key.encode(), value, len(value))
-        for key, lines in merged.items():
-            value = "".join(lines).encode("utf-8", "surrogateescape")
-            raw.flux_kvs_txn_put_raw(txn.txn, _APPEND, key.encode(), value, len(value))
-        return flux.kvs.commit_async(self._handle, _SYNC if sync else 0, NAMESPACE, txn.txn)
-
-    def _committed(self, future: Any) -> None:
+    def _transact(self, puts: Iterable[Put], sync: bool) -> Future:
+        """One transaction; a future. Appends to one key become one. Raises OSError."""
+        txn = lib.flux_kvs_txn_create()
         try:
-            future.get()
-        except OSError as exc:
-            self._failed(exc)
+            merged: Dict[str, List[str]] = {}
+            for put in puts:
+                if put.append:
+                    merged.setdefault(put.key, []).append(str(put.value or ""))
+                    continue
+                if put.value is None:
+                    # appends come last in the transaction, and would bring back what is unlinked
+                    for key in [key for key in merged if key == put.key or key.startswith(f"{put.key}.")]:
+                        del merged[key]
+                    _checked(lib.flux_kvs_txn_unlink(txn, 0, put.key.encode()))
+                else:
+                    _put(txn, 0, put.key, put.value)
+            for key, lines in merged.items():
+                _put(txn, _APPEND, key, "".join(lines))
+            future = lib.flux_kvs_commit(self._handle.handle, _NAMESPACE, _SYNC if sync else 0, txn)
+            if future == ffi.NULL:
+                raise _error()
+        finally:
+            lib.flux_kvs_txn_destroy(txn)
+        return Future(future)
+
+    def _committed(self, future: Future) -> None:
+        # Ends a cycle of references, so that the future is freed now.
+        future.cb_handle = None
+        if lib.flux_future_get(future.pimpl.handle, ffi.NULL) < 0:
+            self._failed(_error(future))
             return
         if self._trouble is not None:
             self._log(syslog.LOG_NOTICE, "the KVS takes changes again")
         self._trouble = None
-        self.disk.changed()
         self._delay = _RETRY[0]
         self._tell(None)
+        self.disk.changed()
 
     def _tell(self, error: Optional[str]) -> None:
         """Tell those whose changes were sent what became of them, and send the next ones."""

@@ -38,26 +38,40 @@ class Packer:
         self._parts: List[Pack] = []
 
     def add(self, number: int, line: str) -> None:
-        """One more line, without its end."""
+        """One more line, without its end; its number follows that of the last one. `pack` is what takes time."""
         if not self._lines:
             self._number = number
         self._lines.append(line)
         self._size += len(line)
+
+    def pack(self) -> None:
+        """Pack the lines, as far as they fill parts."""
         if self._size >= _PART:
             self._pack()
 
     def take(self) -> List[Pack]:
         """All lines since the last call."""
         self._pack()
+        if self._lines:
+            self._part(self._lines)
+            self._lines, self._size = [], 0
         parts, self._parts = self._parts, []
         packs = [parts[n : n + _PARTS] for n in range(0, len(parts), _PARTS)]
         return [Pack(pack[0].first, b"".join(part.data for part in pack)) for pack in packs]
 
     def _pack(self) -> None:
-        if self._lines:
-            text = "".join(f"{line}\n" for line in self._lines).encode("utf-8", "surrogateescape")
-            self._parts.append(Pack(self._number, gzip.compress(text, 6, mtime=0)))
-            self._lines, self._size = [], 0
+        begin = size = 0
+        for end, line in enumerate(self._lines, 1):
+            size += len(line)
+            if size >= _PART:
+                self._part(self._lines[begin:end])
+                self._number += end - begin
+                begin, size = end, 0
+        self._lines, self._size = self._lines[begin:], size
+
+    def _part(self, lines: List[str]) -> None:
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        self._parts.append(Pack(self._number, gzip.compress(text, 6, mtime=0)))
 
 
 def unpack(data: bytes) -> Iterator[Any]:

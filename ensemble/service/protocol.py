@@ -48,11 +48,18 @@ quit    {} -> {}                                      answered, then the service
 SUMMARY {id, name, state, reason, t_submit, t_end, jobs: COUNTS}
 STATUS  SUMMARY and {groups: {G: COUNTS}, metrics: {G: {STATE: {VARIABLE: {STAT: x}}}},
                      rules: [{id, trigger, fired, remaining, state, error}], variables: {NAME: value}, members: {NAME: up|down|gone},
-                     parameters: {G: [{set, names, sample, seed, taken, total}]}}
+                     parameters: {G: [{set, names, sample, seed, taken, total}]}, scaling: SCALING}
         remaining is None where repetitions are unlimited; a rule's state is one of ready, cooldown, spent, disabled,
         failed. A metric without a value is left out. `parameters` has the sets, by number, that have any; `total` is
         None where there is no end of points. The STATE of what jobs report is `reported`; `refused` among its statistics
         counts what was no finite number.
+SCALING {scaler, min, max, cooldown, wanted, size, change: {action: grow|shrink, wanted, waits: None|cooldown|ensemble},
+         cooling_until, t_done, failed: {t, action, wanted, reason}}
+        None where the file has no scaler and nothing was asked for. `scaler` is the one that counts, None where there is none,
+        and `max` None where there is no bound. `wanted` is the size that the ensemble wants, None until it has wanted one;
+        `size` the one told last. `change`: what is not over, None for none; it waits for the end of the cooldown, or for an
+        ensemble that wants more. `t_done`: when the last change was over. `failed`: the last request or change that has
+        failed, None for none; its `wanted` is None where it was refused.
 EXPLAINED {rule, number, answer, why, trigger, name, when, actions: [{name, ...}], state, fired, remaining, repetitions,
          backoff: {of, left}, cooldown: {of, left, until}, enabled, enabled_by: {by: file|rule|on_error, rule, firing, t},
          waits_for, next, holds, condition: TERM, looked: {t, event, outcome, text}, firings: [{firing, t, event, did: [str]}],

@@ -126,4 +126,5 @@ def damaged_status(stored: Stored) -> Dict[str, Any]:
         "variables": {},
         "members": {},
         "parameters": {},
+        "scaling": None,
     }

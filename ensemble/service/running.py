@@ -13,6 +13,7 @@ import syslog
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Set
 
+from ensemble.engine import resources
 from ensemble.engine.actions import (
     FOR_MEMBER,
     Action,
@@ -243,6 +244,9 @@ class Running:
         old = self._timers.pop(name, None)
         if old is not None:
             old.cancel()
+        if name == resources.TIMER:
+            # the queue is waited for from now on, also where what happened is told late, as after a restart
+            at = max(at, self.clock() + resources.PATIENCE)
 
         def expired() -> None:
             self._timers.pop(name, None)
@@ -368,6 +372,7 @@ class Running:
             "variables": dict(engine.variables),
             "members": {name: engine.places.get(name, "up") for name in engine.spec.members},
             "parameters": engine.samples.table(engine.taken),
+            "scaling": self._scaling.told(engine),
         }
 
     def active_rows(self) -> List[Dict[str, Any]]:

@@ -2,7 +2,8 @@
 """One queue, and the sizes that ensembles want of it.
 
 Law of this file: this is the one place where the wishes of ensembles meet; nothing here is kept. What an ensemble wants is
-in its engine, which is told of the outcome by events, and says it again after a restart (`take_up`).
+in its engine, which is told of the outcome by events, and says it again after a restart (`take_up`); so is when a change was
+over, which those that have ended say by their last picture (`recall`).
 
 Theory of operation. An ensemble wants a size from its first `grow` or `shrink` to its end. A grow counts from what it wants or
 from what there is, whichever is more; a shrink from what it wants, if it has said so, else from what there is. The queue is
@@ -135,6 +136,7 @@ class Scaling:
     def take_up(self, engine: Engine, submitter: Optional[Submitter]) -> None:
         """An ensemble of an earlier service: what it wants, and what it waits for."""
         state = engine.scaling
+        self._recall(state["t_done"])
         if engine.final is not None or (state["wanted"] is None and not state["asked"]):
             return
         change = scaling.unfinished(engine)
@@ -150,6 +152,43 @@ class Scaling:
                 self._wishes[engine.id] = _Wish(table, state["wanted"], "grow", False)
         if state["asked"]:
             self.ask(engine, submitter, scaling.request(engine))
+
+    def recall(self, status: Dict[str, Any]) -> None:
+        """The last STATUS of an ensemble of an earlier service that has ended: its last change counts for the cooldown."""
+        self._recall((status.get("scaling") or {}).get("t_done"))
+
+    def _recall(self, t: Optional[float]) -> None:
+        if t is not None:
+            self._t_done = max(t, self._t_done or 0.0)
+
+    def told(self, engine: Engine) -> Optional[Dict[str, Any]]:
+        """`scaling` of STATUS: None where the file has no scaler and nothing was asked for."""
+        state, now = engine.scaling, self._clock()
+        if engine.spec.scaler is None and not state["number"]:
+            return None
+        table = chosen(engine.spec.scaler, self._member.site)
+        wish = self._wishes.get(engine.id)
+        waits = None
+        if wish is not None and wish.open and self._order is None:
+            waits = "cooldown" if self._cooling is not None else "ensemble"
+        elif wish is not None and wish.open and wish.action == "shrink" and self._order is not None:
+            waits = None if self._order.wanted <= wish.wanted else "ensemble"
+        change = state["open"]
+        until = None if table is None or self._t_done is None else self._t_done + table.cooldown
+        return {
+            "scaler": None if table is None else table.name,
+            "min": None if table is None else table.min,
+            "max": None if table is None else table.max,
+            "cooldown": None if table is None else table.cooldown,
+            "wanted": state["wanted"],
+            "size": state["size"],
+            "change": None
+            if change is None
+            else {"action": change["action"], "wanted": change["wanted"], "waits": waits},
+            "cooling_until": until if until is not None and until > now else None,
+            "t_done": state["t_done"],
+            "failed": state["failed"],
+        }
 
     def release(self, id: str) -> None:
         """The ensemble has ended, and wants nothing any more."""

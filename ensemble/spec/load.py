@@ -80,7 +80,7 @@ def load(
     root = shape.file(root)
     check.check(root, report, custom.functions(root.get("custom"), beside))
     simulate_check.check(root, report)
-    scaler.check(root, report)
+    scaler.check(root, report, past=can is None)
     spec = validate(root, report)
     if spec is not None and not report.faults:
         spec = check.settle(spec, root, report)

@@ -125,7 +125,8 @@ def trigger_name(node: Node, root: Node, report: Report) -> None:
 
 
 def _known(node: Node, members: List[str], report: Report, home: bool = True) -> None:
-    known = [*members, HOME] if home else members
+    # a member must not be called so, which is told there
+    known = [*(name for name in members if name != HOME), HOME] if home else members
     if node.text not in known:
         report.add(
             node,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """`scaler:` of a file, and the table `ensemble.scaler` of Flux's configuration: how a queue gets more or fewer nodes.
 
-Law of this file: shape and ranges, which keys go with which scaler, and which of the two tables counts. Nothing here
-knows a queue: what a scaler does is a member's, and whether one of that name is installed is found out there.
+Law of this file: shape and ranges, which keys go with which scaler, which of the two tables counts, and what scalers there
+are by name. Nothing here knows a queue: what a scaler does is a member's.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any, Collection, Dict, List, Mapping, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
@@ -20,6 +21,8 @@ from ensemble.spec.units import As, Between
 DRAIN, COMMAND, MINICLUSTER = "drain", "command", "minicluster"
 #: the scalers of this release; the others are brought by installed packages
 BUILT_IN = (DRAIN, COMMAND, MINICLUSTER)
+#: the group of entry points under which installed packages bring others
+ENTRY_POINTS = "ensemble.scalers"
 #: keys that only some scalers have -> which
 _OF: Dict[str, Tuple[str, ...]] = {
     "command": (COMMAND,),
@@ -118,19 +121,32 @@ def chosen(of_file: Optional[Scaler], of_site: Optional[Site]) -> Optional[Scale
     return mine.model_copy(update={"min": least if most is None else min(least, most), "max": most})
 
 
-def check(root: Node, report: Report) -> None:
-    """Tell the faults of a file's table that lie between its keys."""
+def installed() -> Dict[str, Any]:
+    """Entry points of the scalers that packages bring, by name."""
+    points: Any = importlib.metadata.entry_points()
+    # before Python 3.10 a mapping
+    ours = points.select(group=ENTRY_POINTS) if hasattr(points, "select") else points.get(ENTRY_POINTS, ())
+    return {point.name: point for point in ours}
+
+
+def check(root: Node, report: Report, past: bool) -> None:
+    """Tell the faults of a file's table that lie between its keys, and a name that no scaler here has.
+
+    `past`: the file was taken before, when there may have been one.
+    """
     table = root.get("scaler")
     if table is None or table.kind != "map":
         return
     name = table.get("name")
     if name is None or name.kind != "scalar" or not isinstance(name.value, str):
         return
-    if name.text not in BUILT_IN:
-        near = nearest(name.text, BUILT_IN)
-        if near is not None:
-            message = f"no scaler is called {shown(name.text)}"
-            report.add(name, message, value=name.text, expected=f"one of {listed(BUILT_IN)}", suggestion=near)
+    if name.text and name.text not in BUILT_IN and not past:
+        others = installed()
+        if name.text not in others:
+            names = (*BUILT_IN, *sorted(others))
+            message = f"no scaler is called {shown(name.text)} here"
+            expected = f"one of {listed(names)}, or one that an installed package brings"
+            report.add(name, message, value=name.text, expected=expected, suggestion=nearest(name.text, names))
             return
     least, most = (_number(table.get(word)) for word in ("min", "max"))
     given = {word: node.text for word, (_, node) in table.value.items()}

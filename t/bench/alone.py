@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 import time
 import tracemalloc
-from typing import Callable, FrozenSet, List, Tuple
+from typing import Callable, FrozenSet, List, Mapping, Sequence, Tuple
 
 from ensemble.engine.actions import Action, Submit
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Begin, Event, JobEvent
+from ensemble.engine.events import Begin, Event, JobEvent, JobId, Key
 from ensemble.members.base import Deliver, Member, Submitter, Timer
 from ensemble.service.running import Running
+from ensemble.service.scaling import Scaling
 from ensemble.service.store import MemoryStore
 from ensemble.spec.models import Spec
 from t.bench import journal
@@ -167,6 +168,9 @@ class _Deaf(Member):
     def open(self, ensemble: str, spec: Spec, submitter: Submitter, events: FrozenSet[str]) -> None:
         """Every ensemble is welcome."""
 
+    def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
+        """Nothing was there before."""
+
     def perform(self, ensemble: str, action: Action) -> None:
         """Taken, and forgotten."""
 
@@ -199,11 +203,13 @@ def _through_service(spec: Spec, events: List[Event]) -> float:
     given = {"name": spec.name, "file": "bench.yaml", "t_submit": 1e9}
     store.create(journal.ID, given, lambda error: None)
     ends: List[Running] = []
+    member = _Deaf()
     running = Running(
         Engine(spec, journal.ID),
         given,
-        _Deaf(),
+        member,
         store,
+        Scaling(member, lambda ensemble, event: None, lambda level, text: progress(text), lambda: 1e9),
         log=lambda level, text: progress(text),
         clock=lambda: 1e9,
         on_end=ends.append,

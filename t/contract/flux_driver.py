@@ -10,10 +10,15 @@ from typing import Callable, List, Optional
 import flux
 from _flux._core import lib
 
-from ensemble.engine.events import JobId
+from ensemble.engine.events import JobEvent, JobId
 from ensemble.members.contract import MemberDriver
 from ensemble.members.flux import FluxMember
 from t.flux_instance import FluxInstance, shared
+
+#: a job that the instance only pretends to run
+MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
+#: the events of its life
+LIFE = ["submit", "start", "finish", "clean"]
 
 
 class FluxDriver(MemberDriver):
@@ -58,3 +63,8 @@ class FluxDriver(MemberDriver):
         # The handle's requests went out in order: what was sent is known when this is answered.
         self.instance.run("flux", "cancel", "--all", "--quiet", check=False)
         self.handle.rpc("job-manager.idle").get()
+
+
+def ended(driver: MemberDriver) -> int:
+    """How many jobs are clean."""
+    return sum(event.name == "clean" for event in driver.of(JobEvent))

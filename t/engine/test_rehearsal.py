@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import pytest
 
-from ensemble.engine.events import Counted, Report, Signal, TimerExpired, from_json, to_json
+from ensemble.engine.events import Counted, Report, Resources, Signal, TimerExpired, from_json, to_json
 from ensemble.engine.recorded import Fired, Recorded
 from ensemble.engine.rehearsal import Rehearsal
 from ensemble.spec.models import Spec
@@ -344,6 +344,36 @@ def test_a_queue_that_was_not_counted_keeps_nothing_waiting() -> None:
     counted.feed(Counted(counted.t, {"nodes": {"free": 4}}))
     again = rehearse(counted, other(rule("metric", act("log", value="x"), id="it", name="nodes.free", when="> 0")))
     assert len(times(again.firings.all, "it")) == 1
+
+
+@pytest.mark.parametrize("read", ["job-start", "resource-up"])
+def test_what_waits_for_numbers_waits_as_long_as_they_took_then(read: str) -> None:
+    """Whatever rules of the run have read them, those of others fire with what was counted, or at once if nothing was."""
+    said = act("log", value="{nodes.free}")
+    world = run(rule(read, said, id="then", repetitions=9), until=2, plans={"a": Plan(run=50)})
+    for event in (
+        Counted(T0 + 2, {"nodes": {"free": 1}}),
+        Resources(T0 + 3, "up", "1"),
+        Resources(T0 + 4, "up", "2"),
+        Counted(T0 + 5, {"nodes": {"free": 2}}),
+        Counted(T0 + 6, {"nodes": {"free": 3}}),
+    ):
+        world.feed(event)
+    world.run()
+    rules = [
+        rule("resource-up", said, id="it", repetitions=9),
+        rule("heartbeat", said, id="beat", every="20s", repetitions=9),
+    ]
+    found = rehearse(world, other(*rules))
+    assert times(found.firings.all, "it") == [5, 6]
+    assert did(found.firings.all, "it") == [["log: 2"], ["log: 3"]]
+    assert times(found.firings.all, "beat")[:2] == [20, 40]
+    assert found.engine.final == "complete"
+    unread = run(rule("resource-up", act("log", value="x"), id="then", repetitions=9), until=2)
+    unread.feed(Resources(T0 + 3, "up", "1"))
+    unread.run()
+    found = rehearse(unread, other(*rules))
+    assert (times(found.firings.all, "it"), did(found.firings.all, "it")) == ([3], [["log: no value"]])
 
 
 def test_points_are_counted() -> None:

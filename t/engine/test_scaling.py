@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine.actions import Look, Resize, Size
-from ensemble.engine.events import Scaled
+from ensemble.engine.events import Counted, Scaled
 from t.engine.harness import T0, Plan, act, rule
 
 START = rule("start", act("submit", "a"), id="start")
@@ -140,9 +140,57 @@ def test_what_is_to_be_had_may_be_less_and_others_may_object(world: Any) -> None
     w.run()
 
 
+def test_a_shrink_of_what_is_still_to_come_says_so(world: Any) -> None:
+    w = world([START, rule("job-start", act("grow", value=3), act("shrink", value=2), *[act("shrink")] * 2)],
+              plans={"a": Plan(run=50)})  # fmt: skip
+    w.run(until=2)
+    scaled(w, "wanted", number=1, size=1, wanted=4)
+    scaled(w, "wanted", number=2, size=1, wanted=2)
+    scaled(w, "wanted", number=3, size=1, wanted=1)
+    scaled(w, "wanted", number=4, size=2, wanted=1, reason="there may be no fewer than 1 nodes")
+    texts = [r["text"] for r in w.records("action") if "begins" in r["text"]]
+    assert texts == [
+        "grow from 1 to 4 nodes begins",
+        "shrink to 2 nodes, no more to 4, begins: 1 node is up",
+        "shrink to 1 nodes, no more to 2, begins: 1 node is up",
+        "shrink from 2 to 1 nodes begins, and goes no further: there may be no fewer than 1 nodes",
+    ]
+    w.command("cancel")
+    w.run()
+
+
+def test_what_people_and_cooldowns_want_to_know_is_kept(world: Any) -> None:
+    w = world([START, rule("job-start", act("grow"), act("grow"))], plans={"a": Plan(run=50)})
+    w.run(until=2)
+    assert [w.engine.scaling[name] for name in ("size", "t_done", "failed")] == [None] * 3
+    scaled(w, "wanted", number=1, size=2, wanted=3)
+    scaled(w, "refused", number=2, reason="no")
+    assert w.engine.scaling["failed"] == {"t": w.t, "action": "grow", "wanted": None, "reason": "no"}
+    assert (w.engine.scaling["size"], w.engine.scaling["t_done"]) == (2, None)
+    w.run(until=10)
+    w.feed(Scaled(T0 + 10, "finish", {"wanted": 3, "size": 3}))
+    assert (w.engine.scaling["size"], w.engine.scaling["t_done"]) == (3, T0 + 10)
+    w.command("resize", by=1)
+    scaled(w, "wanted", number=3, size=3, wanted=4)
+    w.feed(Scaled(T0 + 11, "fail", {"wanted": 4, "reason": "there is no scaler"}))
+    assert w.engine.scaling["t_done"] == T0 + 10, "nothing was begun"
+    assert w.engine.scaling["failed"]["wanted"] == 4
+    w.command("resize", by=1)
+    scaled(w, "wanted", number=4, size=3, wanted=4)
+    w.feed(Scaled(T0 + 12, "fail", {"wanted": 4, "size": None, "reason": "late"}))
+    assert (w.engine.scaling["size"], w.engine.scaling["t_done"]) == (3, T0 + 12)
+    w.command("resize", by=-1)
+    scaled(w, "wanted", number=5, size=3, wanted=2)
+    w.run(until=20)
+    w.command("cancel")
+    w.run()
+    assert w.engine.scaling["t_done"] >= T0 + 20, "what goes on without it counts from its end"
+
+
 def test_numbers_are_looked_at_anew_once_nodes_have_come(world: Any) -> None:
     reader = rule("metric", act("log", value="x"), name="nodes.up", when="> 7")
     w = world([START, rule("job-start", act("grow")), reader], plans={"a": Plan(run=5)})
+    w.feed(Counted(T0 + 1, {}))
     w.run(until=2)
     before = len(w.of(Look))
     scaled(w, "wanted", number=1, size=2, wanted=3)

@@ -18,7 +18,7 @@ import pytest
 
 from ensemble.engine import jobs as life
 from ensemble.engine.actions import Submit
-from ensemble.service import core
+from ensemble.service import core, hosting
 from t.engine.simulation import stores
 from t.engine.simulation.story import Story, check_seed, compare
 from t.engine.simulation.world import Violation
@@ -127,8 +127,8 @@ def _send_first(patch: Any) -> None:
 
 
 def _forget_doubtful(patch: Any) -> None:
-    real = core.bring_back
-    patch.setattr(core, "bring_back", lambda stored, member, drive: real(stored, _Forgetful(member), drive))
+    real = hosting.bring_back
+    patch.setattr(hosting, "bring_back", lambda stored, member, drive: real(stored, _Forgetful(member), drive))
 
 
 def _resend_doubtful(patch: Any) -> None:

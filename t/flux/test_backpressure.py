@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 
@@ -22,18 +22,16 @@ except ImportError as exc:
 
 from _flux._core import lib
 
-from ensemble.engine.events import InDoubt, JobEvent, Printed, Signal
+from ensemble.engine.events import InDoubt, Printed, Signal
 from ensemble.members.flux import FluxMember
 from ensemble.service import kvs_writer
 from ensemble.service.core import Service
 from ensemble.service.kvs_store import KvsStore
 from ensemble.service.protocol import Host
-from t.contract.flux_driver import FluxDriver
+from t.contract.flux_driver import LIFE, MOCK, FluxDriver, ended
 from t.flux_instance import FluxInstance
 from t.unit.fake_member import FakeReply
 
-MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
-LIFE = ["submit", "start", "finish", "clean"]
 JOBS = 300
 BAG = f"""
 jobs:
@@ -127,18 +125,6 @@ def test_what_waits_for_the_kvs_is_bounded_and_nothing_is_lost(flux_instance: Fl
     assert len({row["id"] for row in rows}) == len(rows) == JOBS + 1
     house.service.stop()
     flux_instance.run("flux", "job", "purge", "--force", "--num-limit=0")
-
-
-@pytest.fixture
-def driver(flux_instance: FluxInstance) -> Iterator[FluxDriver]:
-    made = FluxDriver(instance=flux_instance)
-    yield made
-    made.close()
-    assert not made.reentered
-
-
-def ended(driver: FluxDriver) -> int:
-    return sum(event.name == "clean" for event in driver.of(JobEvent))
 
 
 def test_a_held_member_tells_all_of_it_later_and_once(driver: FluxDriver) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, List, Optional
 
 import pytest
 
@@ -22,11 +22,6 @@ from ensemble.service.kvs_disk import Disk
 from t.flux.kvs_shop import KvsShop
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def shop(flux_instance: Any) -> Iterator[KvsShop]:
-    yield from KvsShop.opened(flux_instance)
 
 
 class Full(Disk):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -23,11 +23,6 @@ from t.flux.kvs_shop import KvsShop
 from t.unit.store_promise import Promise, all_records, all_rows, commit, given, status
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def shop(flux_instance: Any) -> Iterator[KvsShop]:
-    yield from KvsShop.opened(flux_instance)
 
 
 class TestPromise(Promise):

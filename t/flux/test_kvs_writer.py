@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List
+import time
+from typing import Any, Iterator, List, Set
 
 import pytest
 
@@ -34,6 +35,7 @@ def patient(number: int) -> Any:
 
 def test_what_nobody_waits_for_goes_with_what_somebody_waits_for(shop: KvsShop, monkeypatch: Any) -> None:
     monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
+    monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
     shop.reopen()
     shop.create("bbb")
     assert isinstance(shop.store, KvsStore)
@@ -48,7 +50,7 @@ def test_what_nobody_waits_for_goes_with_what_somebody_waits_for(shop: KvsShop, 
     shop.settle(lambda: said)
     assert said == [1, 2, 3, 4], "in order"
     assert len(sent) == 1
-    assert {key.split(".")[2] for key in sent[0]} == {"log"}, "records and rows wait on"
+    assert kinds(sent) == [{"log"}], "records and rows wait on"
     assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4], "and are seen"
     # nothing may overtake: with the log's lines the snapshot makes their records and rows go
     shop.store.commit("bbb", patient(5), lambda error: said.append(5))
@@ -59,23 +61,64 @@ def test_what_nobody_waits_for_goes_with_what_somebody_waits_for(shop: KvsShop, 
     assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == [1, 2, 3, 4, 5]
 
 
-def test_what_is_gathered_is_sent_after_a_moment(shop: KvsShop) -> None:
+def test_what_is_gathered_is_sent_after_a_moment(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_writer, "LATER", 0.3)
     shop.create("bbb")
     assert isinstance(shop.store, KvsStore)
     sent = count_transactions(shop.store)
     said: List[Any] = []
+    begun = time.monotonic()
     for number in range(1, 11):
         shop.store.commit("bbb", patient(number), said.append)
     shop.settle(lambda: len(said) == 10)
-    assert len(sent) == 1
-    assert {key.split(".")[2] for key in sent[0]} == {"log", "records", "rows"}
+    assert time.monotonic() - begun >= kvs_writer.GATHER
+    assert kinds(sent) == [{"log"}]
     shop.commit("bbb", 11)
     shop.settle(lambda: len(sent) == 3)
-    assert [{key.split(".")[2] for key in puts} for puts in sent[1:]] == [{"log"}, {"records", "rows"}]
+    assert time.monotonic() - begun >= kvs_writer.GATHER + 0.3
+    assert kinds(sent) == [{"log"}, {"log"}, {"records", "rows"}]
+    shop.quiet()
+    assert len(sent) == 3, "one for all of them"
+
+
+def test_who_is_patient_waits_from_its_own_coming_on(shop: KvsShop, monkeypatch: Any) -> None:
+    """One that went with others leaves no timer behind that would send the next one alone."""
+    monkeypatch.setattr(kvs_writer, "GATHER", 0.3)
+    monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
+    shop.reopen()
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    sent = count_transactions(shop.store)
+    said: List[Any] = []
+    shop.store.commit("bbb", patient(1), said.append)
+    shop.commit("bbb", 2)
+    soon = time.monotonic() + 0.2
+    shop.settle(lambda: time.monotonic() > soon)
+    begun = time.monotonic()
+    shop.store.commit("bbb", patient(3), said.append)
+    shop.settle(lambda: len(said) == 2)
+    assert time.monotonic() - begun >= 0.3
+    assert kinds(sent) == [{"log"}, {"log"}]
+
+
+def test_what_is_put_off_is_bounded(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
+    monkeypatch.setattr(kvs_writer, "_MOST_PUT_OFF", 1000)
+    shop.reopen()
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    sent = count_transactions(shop.store)
+    for number in range(1, 41):
+        shop.commit("bbb", number)
+        assert shop.store._writer._put_off_size < 1300
+    assert {"records", "rows"} in kinds(sent) or {"log", "records", "rows"} in kinds(sent)
+    assert len(sent) < 60
+    assert all_rows(shop.store, "bbb", 3) == all_records(shop.store, "bbb", 3) == list(range(1, 41))
 
 
 def test_records_and_rows_of_a_service_that_died_are_found_in_the_log(shop: KvsShop, monkeypatch: Any) -> None:
     monkeypatch.setattr(kvs_writer, "GATHER", 3600.0)
+    monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
     shop.reopen()
     shop.create("bbb")
     shop.commit("bbb", *range(1, 31))
@@ -92,6 +135,11 @@ def test_records_and_rows_of_a_service_that_died_are_found_in_the_log(shop: KvsS
     shop.commit("bbb", 32)
     assert all_rows(shop.store, "bbb", 7) == all_records(shop.store, "bbb", 7) == list(range(1, 33))
     assert shop.buckets("bbb", "records"), "they have keys of their own by now"
+
+
+def kinds(sent: List[List[str]]) -> List[Set[str]]:
+    """What each transaction is about."""
+    return [{key.split(".")[2] for key in puts} for puts in sent]
 
 
 def count_transactions(store: KvsStore) -> List[List[str]]:

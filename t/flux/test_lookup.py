@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Set
+from typing import Any, Callable, Dict, FrozenSet, List, Set
 
 import pytest
 
@@ -22,23 +22,7 @@ except ImportError as exc:
 from ensemble.engine.events import InDoubt, JobEvent, Lost, Recovered
 from ensemble.members import flux_lookup
 from ensemble.members.flux_lookup import Lookup
-from t.contract.flux_driver import FluxDriver
-from t.flux_instance import FluxInstance
-
-MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
-LIFE = ["submit", "start", "finish", "clean"]
-
-
-@pytest.fixture
-def driver(flux_instance: FluxInstance) -> Iterator[FluxDriver]:
-    made = FluxDriver(instance=flux_instance)
-    yield made
-    made.close()
-    assert not made.reentered
-
-
-def ended(driver: FluxDriver) -> int:
-    return sum(event.name == "clean" for event in driver.of(JobEvent))
+from t.contract.flux_driver import LIFE, MOCK, FluxDriver, ended
 
 
 def successor(predecessor: FluxDriver, known: Dict[int, Any], events: FrozenSet[str] = frozenset()) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -24,26 +24,10 @@ from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
 from ensemble.members.flux import FluxMember
 from ensemble.members.flux_requests import WINDOW
-from t.contract.flux_driver import FluxDriver
+from t.contract.flux_driver import LIFE, MOCK, FluxDriver, ended
 from t.flux_instance import FluxInstance
 
 QUICK = {"name": "quick", "command": "true"}
-#: a job that the instance only pretends to run
-MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
-LIFE = ["submit", "start", "finish", "clean"]
-
-
-@pytest.fixture
-def driver(flux_instance: FluxInstance) -> Iterator[FluxDriver]:
-    made = FluxDriver(instance=flux_instance)
-    yield made
-    made.close()
-    assert not made.reentered
-
-
-def ended(driver: FluxDriver) -> int:
-    """How many jobs are clean."""
-    return sum(event.name == "clean" for event in driver.of(JobEvent))
 
 
 def jobspec(instance: FluxInstance, id: int) -> Dict[str, Any]:

@@ -23,11 +23,8 @@ except ImportError as exc:
 from _flux._core import lib
 
 from ensemble.engine.events import Acknowledged, InDoubt, JobEvent, Key, Lost, Recovered, Refused
-from t.contract.flux_driver import FluxDriver
+from t.contract.flux_driver import LIFE, MOCK, FluxDriver, ended
 from t.flux_instance import FluxInstance, running
-
-MOCK = {"name": "mock", "command": "true", "attributes": {"exec.test.run_duration": "0.001s"}}
-LIFE = ["submit", "start", "finish", "clean"]
 
 
 @pytest.fixture
@@ -43,10 +40,6 @@ def driver(instance: FluxInstance) -> Iterator[FluxDriver]:
     yield made
     made.member.stop()
     assert not made.reentered
-
-
-def ended(driver: FluxDriver) -> int:
-    return sum(event.name == "clean" for event in driver.of(JobEvent))
 
 
 def without(names: List[str], *dropped: str) -> List[str]:

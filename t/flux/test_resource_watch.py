@@ -17,7 +17,8 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.engine.events import RESOURCES, Resources
+from ensemble.engine.actions import Look
+from ensemble.engine.events import RESOURCES, Counted, Resources
 from t.contract.flux_driver import FluxDriver
 from t.flux_instance import FluxInstance
 
@@ -86,6 +87,21 @@ def test_an_ensemble_of_an_earlier_service_is_told_what_it_missed(driver: FluxDr
     watch.since("e1", before)
     driver.wait_for(lambda: len(told(driver, "e1")) == 2, "both")
     assert told(driver, "e1") == [("drain", "1"), ("undrain", "1")]
+
+
+def test_numbers_that_were_asked_for_before_are_no_answer_to_who_asks_now(driver: FluxDriver) -> None:
+    for ensemble in ("e1", "e2"):
+        driver.open(ensemble, JOB)
+    driver.perform("e1", Look())
+    drain(driver, "drain", "1")
+    driver.perform("e2", Look())
+    driver.perform("e1", Look())
+    driver.wait_for(lambda: driver.of(Counted, "e2") and len(driver.of(Counted, "e1")) == 2, "the numbers")
+    drain(driver, "undrain", "1")
+    assert [event.counts["nodes"]["down"] for event in driver.of(Counted, "e1")] == [0, 1]
+    assert [event.counts["nodes"]["down"] for event in driver.of(Counted, "e2")] == [1]
+    driver.run_for(0.2)
+    assert len(driver.of(Counted)) == 3
 
 
 def R(*entries: Any) -> Any:

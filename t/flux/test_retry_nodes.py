@@ -121,3 +121,28 @@ def test_nodes_that_are_drained_and_undrained(place: Inside) -> None:
     until(lambda: "undrain 3" in said(place, id) and said(place, id).count("4 up, 0 down") == 2)
     assert said(place, id).count("drain 3") == said(place, id).count("undrain 3") == 1
     place.run("cancel", id)
+
+
+FRESH = """
+jobs: [{name: hold, command: sleep 600, nodes: 1}]
+rules:
+  - {trigger: start, action: {name: submit, label: hold}}
+  - {trigger: job-start, action: {name: log, value: ready}}
+  - {trigger: resource-drain, repetitions: unlimited, action: {name: log, value: "drain {nodes.up} {nodes.down}"}}
+  - {trigger: resource-undrain, repetitions: unlimited, action: {name: log, value: "undrain {nodes.up} {nodes.down}"}}
+  - {trigger: resource-down, when: nodes.up == 3, action: {name: log, value: "one is down"}}
+"""
+
+
+def test_rules_on_nodes_that_change_see_the_nodes_as_they_are_then(place: Inside) -> None:
+    id = place.run("submit", place.write(FRESH)).stdout.strip()
+    until(lambda: "ready" in said(place, id))
+    for how in ("drain", "undrain"):
+        for rank in "123":
+            place.instance.run("flux", "resource", how, rank)
+    until(lambda: sum("drain" in line for line in said(place, id)) == 6)
+    drained = [line for line in said(place, id) if "drain" in line]
+    assert drained == ["drain 3 1", "drain 2 2", "drain 1 3", "undrain 2 2", "undrain 3 1", "undrain 4 0"]
+    os.kill(broker_of(place, "3"), signal.SIGKILL)
+    until(lambda: "one is down" in said(place, id))
+    place.run("cancel", id)

@@ -206,6 +206,37 @@ def test_a_service_that_is_killed_in_the_middle_goes_on_with_the_same_size(site:
     site.wait(lambda: site.place.online() == "0-2", "the right ranks online and no others")
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_cooldown_outlives_the_service(site: Site, ends: bool) -> None:
+    """Whether the ensemble whose change it was goes on or has ended."""
+    grow, stays = {"name": "grow"}, on("signal", {"name": "grow"}, name="go")
+    first = site.begin([on("start", grow), *([] if ends else [stays])], cooldown=20)
+    site.wait(lambda: site.logged(first) == ["grow-finish 2 2"], "nodes")
+    over = time.time()
+    if ends:
+        assert site.end(first) == "complete"
+    until = site.ask("status", {"id": first})["scaling"]["cooling_until"]
+    assert 15 < until - over < 20.5
+    pid = site.pid
+    os.kill(pid, signal.SIGKILL)
+    # what is asked while it dies is never answered
+    site.wait(lambda: not os.path.exists(f"/proc/{pid}"), "end of the service")
+    site.wait(lambda: _answers(site), "service after the restart")
+    if ends:
+        second = site.begin([on("start", grow)], cooldown=20)
+    else:
+        second = first
+        site.ask("signal", {"id": first, "name": "go", "data": {}, "token": "t:1"})
+    told = site.wait(lambda: site.ask("status", {"id": second})["scaling"]["change"], "change")
+    assert told == {"action": "grow", "wanted": 3, "waits": "cooldown"}
+    assert len(site.place.told()) == 1
+    site.wait(lambda: len(site.place.told()) == 2, "second change")
+    assert 19 < time.time() - over < 30
+    assert site.end(second) == "complete"
+    status = site.ask("status", {"id": second})["scaling"]
+    assert (status["wanted"], status["size"], status["change"], status["failed"]) == (3, 3, None, None)
+
+
 def _answers(site: Site) -> bool:
     try:
         return bool(site.ask("stats"))

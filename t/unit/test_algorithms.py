@@ -187,6 +187,7 @@ CASES: List[Tuple[str, int, str, str]] = [
     ("{name: evolve, group: sim, metric: loss, population: 65}", 65, "has 64 points alone", "at most 64"),
     ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 5}", 73, "shrink_below 5 is not below grow_above 5", "less than 5"),
     ("{name: autoscale, group: probe, grow_above: 5, shrink_below: -1}", 73, "shrink_below cannot be '-1'", "a number from 0"),
+    ("{name: autoscale, group: probe, grow_above: 0, shrink_below: 0}", 56, "grow_above cannot be '0'", "a number above 0"),
     ("{name: autoscale, group: probe, grow_above: 5}", 19, "autoscale has no shrink_below", "shrink_below: below it"),
     ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, metric: wait}", 84, "metric cannot be 'wait'", "waiting"),
     ("{name: autoscale, group: probe, grow_above: 5, shrink_below: 1, cooldown: soon}", 86, "cooldown cannot be 'soon'", "a duration such as 30s"),

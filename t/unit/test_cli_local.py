@@ -115,6 +115,34 @@ def running(place: Place) -> Optional[Dict[str, Any]]:
     return listed[0] if listed and listed[0]["jobs"]["running"] == 1 else None
 
 
+CANNOT = """name: cannot
+variables: {}
+scaler: {name: drain}
+jobs: [{name: g, command: "true"}]
+rules:
+  - {trigger: start, actions: [{name: submit, label: g}, {name: set, label: n, value: 1}]}
+  - {trigger: job-finish, action: {name: grow}}
+"""
+
+
+def test_what_only_the_service_warns_of_is_told_as_well(place: Place) -> None:
+    """The command does not know what its queue can do; what it has told itself is not told again."""
+    path = place.write(CANNOT)
+    grow, variable = "warning: the queue has no way to grow", "warning: the variable 'n' is not declared"
+    for words in (("run",), ("run", "--json"), ("submit",), ("submit", "--json")):
+        done = place.run(*words, path)
+        assert done.returncode == 0, done.stderr
+        assert (done.stderr.count(grow), done.stderr.count(variable)) == (1, 1), done.stderr
+    assert [text.split("\n")[0].partition(": ")[2] for text in json.loads(done.stdout)["warnings"]] == [
+        variable,
+        f"{grow}, so this will be refused whenever the rule fires",
+    ]
+    for words in ("run", "submit"):
+        done = place.run(words, place.write("strict: true\n" + CANNOT.replace("variables: {}", "variables: {n: 0}")))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert ":8:42: the queue has no way to grow" in done.stderr
+
+
 def test_run_to_the_end(place: Place) -> None:
     done = place.run("run", place.write(TWO_STEPS))
     assert done.returncode == 0, done.stderr
@@ -189,7 +217,7 @@ def test_submit_and_the_verbs(place: Place) -> None:
     assert (status["id"], status["name"], status["state"]) == (id, "long", "running")
     assert set(status) == {
         "id", "name", "state", "reason", "t_submit", "t_end", "jobs", "groups", "metrics", "rules", "variables", "parameters",
-        "members",
+        "members", "scaling",
     }  # fmt: skip
     listed = json.loads(place.run("list", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["two-steps", "long"]

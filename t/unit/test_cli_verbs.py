@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,36 @@ def test_variables_are_shown(run: Any, serve: Serve) -> None:
 def test_no_variables_no_table(run: Any, serve: Serve) -> None:
     serve(status=status())
     assert "VARIABLE  VALUE" not in run("status", "bcd").out
+
+
+SCALING = {
+    "scaler": "command", "min": 1, "max": None, "cooldown": 90.0, "wanted": 3, "size": 2, "cooling_until": None,
+    "change": {"action": "grow", "wanted": 3, "waits": None}, "t_done": None, "failed": None,
+}  # fmt: skip
+
+
+def test_status_tells_the_size_that_is_wanted(run: Any, serve: Serve) -> None:
+    now: Dict[str, Any] = {"scaling": SCALING}
+    serve(status=lambda _: status(**now))
+    lines = run("status", "bcd").out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("SCALER"))
+    assert lines[at].split() == ["SCALER", "WANTED", "NODES", "MIN", "MAX", "CHANGE"]
+    assert lines[at + 1].split() == ["command", "3", "2", "1", "-", *["grow", "to", "3", "is", "under", "way"]]
+    assert json.loads(run("status", "bcd", "--json").out)["scaling"] == SCALING
+    for waits, text in (("cooldown", "waits for the cooldown"), ("ensemble", "waits: another ensemble wants more")):
+        change = {"action": "shrink", "wanted": 1, "waits": waits}
+        failed = {"t": 0.0, "action": "grow", "wanted": 4, "reason": "no\x1b[31m"}
+        now["scaling"] = {**SCALING, "change": change, "cooling_until": 1.5e9, "failed": failed}
+        out = run("status", "bcd").out
+        assert f"shrink to 1 {text}" in out
+        assert re.search(r"no other change before 2017-07-1.T..:40:00 \(cooldown 1.5m\)", out)
+        assert re.search(r"failed last, 19(69|70)-.*: grow to 4 nodes: no", out)
+        assert "\x1b" not in out
+    refused = {"t": 0.0, "action": "grow", "wanted": None, "reason": "too many"}
+    now["scaling"] = {**SCALING, "change": None, "failed": refused}
+    assert ": grow: too many" in run("status", "bcd").out
+    now["scaling"] = None
+    assert "SCALER" not in run("status", "bcd").out
 
 
 def test_status_tells_how_many_points_are_taken(run: Any, serve: Serve) -> None:

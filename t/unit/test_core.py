@@ -94,7 +94,7 @@ def test_status_while_it_runs_and_behind_its_end(house: House) -> None:
     jobs = [house.member.submit(id, n) for n in range(3)]
     house.member.run(id, jobs[0], seconds=4.0)
     status = house.status(id)
-    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables", "members", "parameters"}
+    assert set(status) == SUMMARY | {"groups", "metrics", "rules", "variables", "members", "parameters", "scaling"}
     assert status["state"] == "running"
     assert status["groups"]["a"] == {**dict.fromkeys(COUNTS, 0), "submitted": 3, "pending": 2, "active": 2,
                                      "finished": 1, "success": 1}  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ensemble.engine import timers
 from ensemble.engine.engine import Engine
 from ensemble.engine.events import Acknowledged, JobEvent
 from ensemble.service.protocol import ENDPOINTS
@@ -174,7 +175,7 @@ def test_the_first_event_may_break_an_engine(monkeypatch: Any) -> None:
 def test_a_timer_that_breaks_an_engine(monkeypatch: Any) -> None:
     house = House()
     id = house.submit(THREE + "logging: {heartbeat: 10}\n")
-    monkeypatch.setattr(Engine, "_heartbeat", lambda engine, at: 1 / 0)
+    monkeypatch.setattr(timers, "_heartbeat", lambda engine, at: 1 / 0)
     house.member.advance(11)
     assert house.status(id)["state"] == "failed"
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Frozen, JobEvent, Recovered, to_json
+from ensemble.engine.events import Counted, Frozen, JobEvent, Recovered, Resources, to_json
 from ensemble.engine.snapshot import snapshot
 from ensemble.service.store import Commit, Done, MemoryStore, Snapshot
 from t.unit.fake_member import T0, THREE, House
@@ -34,7 +34,7 @@ def test_a_stream_ends_behind_the_last_line_and_not_before_it_is_stored() -> Non
 
 @pytest.mark.parametrize("rows", [10_000, 1], ids=["one page", "more than are read at once"])
 def test_a_job_has_a_row_also_while_the_store_is_behind(monkeypatch: Any, rows: int) -> None:
-    monkeypatch.setattr("ensemble.service.core._ROWS", rows)
+    monkeypatch.setattr("ensemble.service.endpoints._ROWS", rows)
     store = Behind()
     house = House(store)
     id = house.submit(THREE)
@@ -160,3 +160,32 @@ def test_a_record_that_cannot_be_read_quarantines_its_ensemble_alone(what: str) 
     assert again.member.closed == [bad]
     assert set(again.member.recovered) == {good}
     assert again.status(good)["state"] == "running"
+
+
+NODES = """
+jobs: [{name: a, command: x}]
+rules:
+  - {trigger: start, action: {name: submit, label: a}}
+  - {trigger: resource-up, repetitions: 9, action: {name: log, value: "{event.ranks}: {nodes.up}"}}
+"""
+
+
+def test_what_is_told_late_waits_for_the_numbers_of_now() -> None:
+    """What happened while there was no service has a time that is long past; its numbers are asked for now."""
+    house = House()
+    id = house.submit(NODES)
+    house.member.submit(id)
+    house.member.tell(id, Counted(house.member.t, {"nodes": {"up": 1}}))
+    house.member.advance(100)
+    house.member.tell(id, Resources(T0 + 3, "up", "1"))
+    house.member.advance(5)
+
+    def said() -> List[str]:
+        return [r["text"] for r in house.ask("log", {"id": id}).answer["records"] if r["type"] == "log"]
+
+    assert said() == []
+    house.member.tell(id, Counted(house.member.t, {"nodes": {"up": 2}}))
+    assert said() == ["1: 2"]
+    house.member.tell(id, Resources(T0 + 4, "up", "2"))
+    house.member.advance(11)
+    assert said()[1:] == ["the queue has not told its numbers for 10 s: rules go on with those told before", "2: 2"]

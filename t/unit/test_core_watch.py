@@ -8,7 +8,7 @@ from typing import Any, List
 
 import pytest
 
-from ensemble.service import core, watchers
+from ensemble.service import endpoints, watchers
 from ensemble.service.protocol import KEEPALIVE, WATCH_MESSAGES, WATCH_RECORDS
 from t.unit.fake_member import CHAIN, THREE, FakeReply, House
 
@@ -263,7 +263,7 @@ def test_signs_of_life_are_bounded_too(house: House) -> None:
 
 
 def test_streams_are_bounded_in_number(house: House, monkeypatch: Any) -> None:
-    monkeypatch.setattr(core, "_WATCHERS", 3)
+    monkeypatch.setattr(endpoints, "_WATCHERS", 3)
     id = house.submit(THREE)
     for n in range(3):
         house.watch(id, caller=f"c{n}")

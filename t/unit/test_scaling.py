@@ -244,7 +244,7 @@ def test_between_two_changes_lies_the_cooldown() -> None:
 
 
 def test_a_queue_has_one_scaler_at_a_time(house: House) -> None:
-    house.engines["d"] = Engine(load(FILE.replace("drain", "cloud") % "", "f.yaml").spec, "d")
+    house.engines["d"] = Engine(load(FILE.replace("drain", "cloud") % "", "f.yaml", can=None).spec, "d")
     house.want("a", 6)
     assert house.ask("d", 1) == (
         "refused",
@@ -306,3 +306,61 @@ def test_an_instance_that_goes_down_is_left_as_it_is(house: House) -> None:
     house.want("b", 9)
     assert [name for _, name, _ in house.take()] == ["fail"]
     assert house.orders == [("grow", 9)]
+
+
+def test_a_cooldown_goes_on_after_a_restart() -> None:
+    """The last change may be that of an ensemble that runs on, or of one that has ended."""
+    for ended in (False, True):
+        house = House(start=False)
+        engine = house.add("a", "cooldown: 60s")
+        engine.scaling.update(wanted=4, t_done=house.queue.t - (50.0 if ended else 10.0))
+        if ended:
+            last: Any = {"scaling": {"t_done": house.queue.t - 10.0}}
+            house.scaling.recall(last)
+            house.scaling.recall({"scaling": None})
+        house.scaling.take_up(engine, Submitter())
+        house.scaling.start()
+        house.want("a", 5)
+        house.queue.advance(49.0)
+        assert house.orders == []
+        house.queue.advance(1.0)
+        assert house.orders == [("grow", 5)]
+
+
+def test_what_status_tells_of_the_size() -> None:
+    house = House()
+    engine = house.add("a", "cooldown: 60s, min: 2, max: 9")
+    house.add("b")
+    begin = {"scaler": "drain", "min": 2, "max": 9, "cooldown": 60.0, "wanted": None, "size": None, "change": None,
+             "cooling_until": None, "t_done": None, "failed": None}  # fmt: skip
+    assert house.scaling.told(engine) == begin
+    engine.scaling.update(wanted=5, size=4, open={"action": "grow", "wanted": 5, "rule": "r", "firing": 1})
+
+    def change() -> Any:
+        told = house.scaling.told(engine)
+        assert told is not None
+        return told["change"], told["cooling_until"]
+
+    house.want("a", 5)
+    grow = {"action": "grow", "wanted": 5, "waits": None}
+    assert change() == (grow, None)
+    house.done(5)
+    assert change()[1] == house.queue.t + 60.0
+    house.want("a", 6)
+    assert change()[0]["waits"] == "cooldown"
+    house.queue.advance(61.0)
+    assert change() == (grow, None)
+    house.done(6)
+    house.queue.advance(61.0)
+    house.want("b", 7)
+    house.done(7)
+    house.queue.advance(61.0)
+    engine.scaling["open"] = {"action": "shrink", "wanted": 3, "rule": "r", "firing": 2}
+    house.want("a", 3, "shrink")
+    assert change() == ({"action": "shrink", "wanted": 3, "waits": "ensemble"}, None)
+    house.want("b", 8)
+    assert change()[0]["waits"] == "ensemble", "while that one grows, too"
+    plain = Engine(load((FILE % "").replace("scaler: {name: drain}\n", ""), "f.yaml").spec, "p")
+    assert house.scaling.told(plain) is None
+    plain.scaling.update(number=1)
+    assert house.scaling.told(plain) == {**begin, **dict.fromkeys(("scaler", "min", "max", "cooldown"))}

@@ -78,6 +78,13 @@ def test_faults(old: str, new: str, line: int, message: str) -> None:
     assert [(at, told[: len(message)]) for at, told in found] == [(line, message)], found
 
 
+def test_home_is_named_once_among_those_that_there_are() -> None:
+    with pytest.raises(SpecError) as raised:
+        read("members: {home: {nodes: 1}, a: {nodes: 1}}\njobs: [{name: g, command: x, member: b}]\n"
+             "rules: [{trigger: start, action: {name: submit, label: g}}]\n")  # fmt: skip
+    assert [fault.expected for fault in raised.value.faults][1] == "one of a, home"
+
+
 def test_rules_on_members() -> None:
     text = (
         FILE.replace("MORE", "")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from typing import Any, Dict, Optional
 
 import pytest
 
 from ensemble.errors import SpecError
+from ensemble.spec import scaler
 from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.load import load
 from ensemble.spec.scaler import Scaler, chosen, site
@@ -23,7 +25,8 @@ rules:
 @pytest.mark.parametrize(
     ("table", "column", "message", "suggestion"),
     [
-        ("name: drian", 16, "no scaler is called 'drian'", "drain"),
+        ("name: drian", 16, "no scaler is called 'drian' here", "drain"),
+        ("name: nosuch", 16, "no scaler is called 'nosuch' here", None),
         ("min: 2", 9, "the scaler has no name", None),
         ("name: drain, min: 0", 28, "min cannot be '0'", None),
         ("name: drain, max: many", 28, "max cannot be 'many'", None),
@@ -53,12 +56,28 @@ def test_a_scaler_that_is_no_mapping() -> None:
     assert [fault.message for fault in raised.value.faults] == ["scaler cannot be 'drain'"]
 
 
+def test_an_unknown_scaler_is_told_with_those_that_there_are(monkeypatch: Any) -> None:
+    """Those of installed packages as well; one of a file that was taken before may be gone."""
+    cloud = importlib.metadata.EntryPoint("cloud", "nowhere:at_all", scaler.ENTRY_POINTS)
+    other = importlib.metadata.EntryPoint("clouds", "nowhere:at_all", "console_scripts")
+    points = {scaler.ENTRY_POINTS: [cloud], "console_scripts": [other]}
+    select = type("Points", (dict,), {"select": lambda self, group: self[group]})
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: select(points))
+    with pytest.raises(SpecError) as raised:
+        load(FILE % "name: clod", "f.yaml")
+    (fault,) = raised.value.faults
+    assert fault.suggestion == "cloud"
+    assert fault.expected == "one of drain, command, minicluster, cloud, or one that an installed package brings"
+    for text, can in (("name: cloud", BUILT_IN), ("name: clod", None)):
+        assert load(FILE % text, "f.yaml", can=can).spec.scaler is not None
+
+
 def test_what_a_file_may_say() -> None:
     table = load(
         FILE % "name: command, command: a 'b c', min: 2, max: 9, cooldown: 1m, timeout: 2h", "f.yaml"
     ).spec.scaler
     assert table == Scaler(name="command", command=("a", "b c"), min=2, max=9, cooldown=60.0, timeout=7200.0)
-    table = load(FILE % "name: cloud, options: {zone: b, spot: true}", "f.yaml").spec.scaler
+    table = load(FILE % "name: cloud, options: {zone: b, spot: true}", "f.yaml", can=None).spec.scaler
     assert table is not None
     assert table.options == {"zone": "b", "spot": True}
     assert load("scaler:\n" + FILE.split("\n", 1)[1], "f.yaml").spec.scaler is None
