@@ -2,7 +2,8 @@
 """The simulated queue: discrete events on a virtual clock, jobs without processes.
 
 Law of this file: who runs when, and which events tell of it; no real time, no processes, no randomness. What becomes of a
-job once it runs is its `Fate`, which the caller of the constructor draws. Nodes are counted in `simulated_nodes.py`.
+job once it runs is its `Fate`, which the caller of the constructor draws. Nodes are counted in `simulated_nodes.py`, what
+jobs have had of them in `simulated_usage.py`; what is to happen stands in `simulated_agenda.py`.
 
 Theory of operation. `run` delivers what there is to tell, then starts the jobs that may start, and only where nothing is
 left to do at this moment moves the clock to the next thing that happens. So all that an ensemble's rules answer to an
@@ -31,7 +32,6 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
-    Set,
     Tuple,
     Union,
 )
@@ -55,9 +55,11 @@ from ensemble.engine.events import (
 )
 from ensemble.errors import MemberError
 from ensemble.members.base import KILL_TIMEOUT, Deliver, Member, Submitter, Timer
-from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, request
+from ensemble.members.simulated_agenda import Agenda, AgendaTimer
+from ensemble.members.simulated_job import PENDING, RUNNING, Draw, Fate, Job, OpenEnsemble, death, request
 from ensemble.members.simulated_nodes import Nodes, Placement
 from ensemble.members.simulated_scaler import SimulatedScaler, idset
+from ensemble.members.simulated_usage import Usage
 from ensemble.spec.models import Spec
 from ensemble.spec.scaler import Scaler as Table
 from ensemble.spec.simulate import DELAY
@@ -69,18 +71,6 @@ _END, _LIMIT, _KILL, _REPORT = "end", "limit", "kill", "report"
 _NOTHING: Dict[str, Any] = {}
 _SUCCESS: Dict[str, Any] = {"status": 0}
 _FREED: Dict[str, Any] = {"ranks": "all", "final": True}
-
-
-class _Timer(Timer):
-    """A pending `call_at`."""
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Optional[Callable[[], None]] = callback
-
-    def cancel(self) -> None:
-        self.callback = None
 
 
 class SimulatedMember(Member):
@@ -128,23 +118,9 @@ class SimulatedMember(Member):
         #: something has happened that may let a job start
         self._unsettled = False
         self._outbox: Deque[Tuple[OpenEnsemble, Event]] = deque()
-        #: what is to happen: when, in which order, and what (a timer, or a job's end, or its next report, or its death)
-        self._agenda: List[Tuple[float, int, Union[_Timer, Tuple[Job, str]]]] = []
-        self._order = 0
+        self._agenda = Agenda()
         self._running = 0
-        #: seconds times cores, and times nodes, that jobs have had so far, by the time of `_counted`
-        self._core_seconds = 0.0
-        self._node_seconds = 0.0
-        #: the same of those that were up
-        self._cores_up = 0.0
-        self._nodes_up = 0.0
-        self._counted = start
-        #: most jobs that have been running at a time, and most nodes and cores in use
-        self.most_running = 0
-        self.most_nodes = 0
-        self.most_cores = 0
-        #: group -> when the first of its jobs started, and the last of them that ran ended
-        self.spans: Dict[str, List[float]] = {}
+        self.usage = Usage(nodes, start)
 
     # ---- the clock
 
@@ -195,9 +171,12 @@ class SimulatedMember(Member):
             if outbox:
                 return True
         agenda, jobs = self._agenda, self._jobs
-        while agenda and agenda[0][0] <= until and self._deliver is not None:
-            when, _, what = heapq.heappop(agenda)
-            if isinstance(what, _Timer):
+        while self._deliver is not None:
+            found = agenda.next(until)
+            if found is None:
+                break
+            when, what = found
+            if isinstance(what, AgendaTimer):
                 callback = what.callback
                 if callback is not None:
                     self._now = max(self._now, when)
@@ -209,10 +188,6 @@ class SimulatedMember(Member):
                 self._happens(*what)
                 return True
         return False
-
-    def _at(self, when: float, what: Union[_Timer, Tuple[Job, str]]) -> None:
-        self._order += 1
-        heapq.heappush(self._agenda, (when, self._order, what))
 
     # ---- the contract
 
@@ -266,8 +241,8 @@ class SimulatedMember(Member):
             raise MemberError(f"the simulated queue cannot perform {type(action).__name__}")
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        timer = _Timer(callback)
-        self._at(max(when, self._now), timer)
+        timer = AgendaTimer(callback)
+        self._agenda.put(max(when, self._now), timer)
         return timer
 
     def stop(self) -> None:
@@ -295,15 +270,8 @@ class SimulatedMember(Member):
 
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Nodes, cores and jobs, as a `Counted` has them."""
-        nodes, up = self.nodes, self.nodes.up
         return {
-            "nodes": {"up": up, "down": len(nodes.sizes) - up, "free": nodes.free_nodes, "allocated": nodes.busy},
-            "cores": {
-                "up": nodes.cores_up,
-                "down": nodes.cores - nodes.cores_up,
-                "free": nodes.free_cores,
-                "allocated": nodes.used_cores,
-            },
+            **self.nodes.counts(),
             "queue": {"pending": len(self._jobs) - self._running, "running": self._running},
         }
 
@@ -315,7 +283,7 @@ class SimulatedMember(Member):
             gone = [rank for rank, _, _ in job.place if rank in lost]
             if gone:
                 self._exception(job, "node-failure", f"node failure on rank {gone[0]}")
-                self._end(job, _death(signal.SIGKILL))
+                self._end(job, death(signal.SIGKILL))
         self.account()
         for rank in lost:
             self.nodes.lose(rank)
@@ -328,16 +296,6 @@ class SimulatedMember(Member):
         for rank in found:
             self.nodes.regain(rank)
         self._unsettled = True
-
-    def used(self) -> Tuple[float, float]:
-        """Seconds times nodes, and seconds times cores, that jobs have had so far."""
-        self.account()
-        return self._node_seconds, self._core_seconds
-
-    def had(self) -> Tuple[float, float]:
-        """Seconds times nodes, and seconds times cores, that were up so far."""
-        self.account()
-        return self._nodes_up, self._cores_up
 
     def submitted(self, id: JobId) -> Optional[Submit]:
         """What a job that has not ended was submitted as."""
@@ -398,11 +356,7 @@ class SimulatedMember(Member):
         job.state, job.place, job.t_start = RUNNING, place, now
         fate = job.fate = self._draw(job.act)
         self._running += 1
-        self.most_running = max(self.most_running, self._running)
-        self.most_nodes = max(self.most_nodes, self.nodes.busy)
-        self.most_cores = max(self.most_cores, self.nodes.used_cores)
-        if job.act.group not in self.spans:
-            self.spans[job.act.group] = [now, now]
+        self.usage.begun(job.act.group, now, self._running)
         owner = job.owner
         if "alloc" in owner.events:
             self._event(job, "alloc", {"ranks": idset([node[0] for node in place])})
@@ -410,14 +364,14 @@ class SimulatedMember(Member):
         if fate.reports is not None:
             job.report = next(fate.reports, None)
             if job.report is not None:
-                self._at(now + job.report[0], (job, _REPORT))
+                self._agenda.put(now + job.report[0], (job, _REPORT))
         limit = job.act.overrides.get("duration")
         if limit is None:
             limit = owner.groups[job.act.group][job.act.set].duration
         if 0 < limit < fate.duration:
-            self._at(now + limit, (job, _LIMIT))
+            self._agenda.put(now + limit, (job, _LIMIT))
         if fate.duration < math.inf:
-            self._at(now + fate.duration, (job, _END))
+            self._agenda.put(now + fate.duration, (job, _END))
 
     def _happens(self, job: Job, what: str) -> None:
         fate = job.fate
@@ -433,7 +387,7 @@ class SimulatedMember(Member):
             self._exception(job, "timeout", "resource allocation expired")
             self._doom(job, signal.SIGALRM)
         elif what == _KILL:
-            self._end(job, _death(signal.SIGKILL))
+            self._end(job, death(signal.SIGKILL))
 
     def _report(self, job: Job, fate: Fate) -> None:
         """Tell the reports that are due, and come back for the next one."""
@@ -446,7 +400,7 @@ class SimulatedMember(Member):
             job.report = next(fate.reports, None)
             told = True
         if told and job.report is not None:
-            self._at(job.t_start + job.report[0], (job, _REPORT))
+            self._agenda.put(job.t_start + job.report[0], (job, _REPORT))
 
     def _end(self, job: Job, status: int) -> None:
         del self._jobs[job.id]
@@ -457,7 +411,7 @@ class SimulatedMember(Member):
         if self.on_freed is not None:
             self.on_freed()
         owner, now, outbox = job.owner, self._now, self._outbox
-        self.spans[job.act.group][1] = now
+        self.usage.ended(job.act.group, now)
         outbox.append((owner, JobEvent(now, job.id, "finish", {"status": status} if status else _SUCCESS)))
         if len(owner.events) > len(BASE_EVENTS):
             self._event(job, "release", _FREED)
@@ -465,15 +419,8 @@ class SimulatedMember(Member):
         outbox.append((owner, JobEvent(now, job.id, "clean", _NOTHING)))
 
     def account(self) -> None:
-        """Add up what is in use since the last change of it; to be called before nodes come or go."""
-        passed = self._now - self._counted
-        if passed > 0:
-            self._counted = self._now
-            self._node_seconds += passed * self.nodes.busy
-            self._core_seconds += passed * self.nodes.used_cores
-            # those of a node that is lost are counted as idle ones
-            self._nodes_up += passed * (len(self.nodes.sizes) - len(self.nodes.closed))
-            self._cores_up += passed * (self.nodes.cores - self.nodes.cores_closed)
+        """To be called before nodes come or go."""
+        self.usage.account(self._now)
 
     # ---- acting on jobs
 
@@ -506,9 +453,9 @@ class SimulatedMember(Member):
         assert job.fate is not None
         job.doomed = number
         if number in job.fate.survives:
-            self._at(self._now + KILL_TIMEOUT, (job, _KILL))
+            self._agenda.put(self._now + KILL_TIMEOUT, (job, _KILL))
         else:
-            self._end(job, _death(number))
+            self._end(job, death(number))
 
     def _kill(self, job: Job, action: Kill) -> Optional[str]:
         if action.signal not in signal.valid_signals():
@@ -517,7 +464,7 @@ class SimulatedMember(Member):
             return "job is not running"
         survived = action.signal in _HARMLESS or action.signal in job.fate.survives
         if action.signal == signal.SIGKILL or not survived:
-            self._end(job, _death(action.signal))
+            self._end(job, death(action.signal))
         return None
 
     def _urge(self, job: Job, action: Urgency) -> Optional[str]:
@@ -540,24 +487,7 @@ class SimulatedMember(Member):
         """An event that a job may have more than once, or that few ask for. Two of a job never have the same time."""
         owner = job.owner
         if name in owner.events:
-            self._outbox.append((owner, JobEvent(self._later(job, name), job.id, name, context)))
-
-    def _later(self, job: Job, name: str) -> float:
-        if name in _OFTEN:
-            job.t = self._now if job.t < self._now else job.t + _TICK
-            return job.t
-        return self._now
+            self._outbox.append((owner, JobEvent(job.time_of(name, self._now), job.id, name, context)))
 
     def _put(self, owner: OpenEnsemble, event: Event) -> None:
         self._outbox.append((owner, event))
-
-
-#: what a job may have several times; one of the same time would be taken for a repeat
-_OFTEN: Set[str] = {"urgency", "priority", "exception"}
-#: seconds between two of these
-_TICK = 1e-6
-
-
-def _death(number: int) -> int:
-    """The wait status of a job that a signal has ended, as the Flux shell codes it."""
-    return (128 + int(number)) << 8

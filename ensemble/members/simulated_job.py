@@ -101,6 +101,24 @@ class Job:
         #: the signal that was sent to end it, with its wait status; None until then
         self.doomed: Optional[int] = None
 
+    def time_of(self, name: str, now: float) -> float:
+        """When an event of that name happens: now, or a moment later. Two of a job never have the same time."""
+        if name not in _OFTEN:
+            return now
+        self.t = now if self.t < now else self.t + _TICK
+        return self.t
+
+
+#: what a job may have several times; one of the same time would be taken for a repeat
+_OFTEN = frozenset(("urgency", "priority", "exception"))
+#: seconds between two of these
+_TICK = 1e-6
+
+
+def death(number: int) -> int:
+    """The wait status of a job that a signal has ended, as the Flux shell codes it."""
+    return (128 + int(number)) << 8
+
 
 def request(jobs: JobSet, overrides: Mapping[str, Any]) -> Request:
     """What a job of that set asks for."""

@@ -89,6 +89,19 @@ class Nodes:
         """Nodes that take jobs and have none."""
         return self.up - (self.busy - self._busy_away)
 
+    def counts(self) -> Dict[str, Dict[str, int]]:
+        """Nodes and cores, as a `Counted` has them."""
+        up = self.up
+        return {
+            "nodes": {"up": up, "down": len(self.sizes) - up, "free": self.free_nodes, "allocated": self.busy},
+            "cores": {
+                "up": self.cores_up,
+                "down": self.cores - self.cores_up,
+                "free": self.free_cores,
+                "allocated": self.used_cores,
+            },
+        }
+
     def idle(self, rank: int) -> bool:
         """Has no job any of it?"""
         return self._away.get(rank, self._free[rank]) == self.sizes[rank]

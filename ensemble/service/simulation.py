@@ -351,8 +351,8 @@ class Simulation:
         """All of it as JSON-able data; times are seconds from the start."""
         engine, member = self.engine, self.member
         span = (engine.t_end if engine.t_end is not None else member.clock()) - (engine.t_begin or 0.0)
-        node_seconds, core_seconds = member.used()
-        nodes_up, cores_up = member.had()
+        node_seconds, core_seconds = member.usage.used(member.clock())
+        nodes_up, cores_up = member.usage.had(member.clock())
         counts = engine.tally.counts
         return {
             "state": self.state,
@@ -364,13 +364,17 @@ class Simulation:
                 group: {**{name: count[name] for name in SHOWN}, **self._span(group)} for group, count in counts.items()
             },
             # groups by the start of their first jobs
-            "order": list(member.spans),
+            "order": list(member.usage.spans),
             "utilisation": {
                 "nodes": min(1.0, node_seconds / nodes_up) if nodes_up > 0 else None,
                 "cores": min(1.0, core_seconds / cores_up) if cores_up > 0 else None,
             },
             "held_back": member.held_back,
-            "most": {"running": member.most_running, "nodes": member.most_nodes, "cores": member.most_cores},
+            "most": {
+                "running": member.usage.most_running,
+                "nodes": member.usage.most_nodes,
+                "cores": member.usage.most_cores,
+            },
             "rules": [self._rule(rule) for rule in engine.book.rules],
             "metrics": engine.tally.table(),
             "variables": dict(engine.variables),
@@ -380,7 +384,7 @@ class Simulation:
 
     def _span(self, group: str) -> Dict[str, Optional[float]]:
         """When the first of the group's jobs started, and the last of them that ran ended."""
-        first, last = self.member.spans.get(group, (None, None))
+        first, last = self.member.usage.spans.get(group, (None, None))
         return {"first": first, "last": last}
 
     def _rule(self, rule: Any) -> Dict[str, Any]:

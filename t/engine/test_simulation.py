@@ -20,7 +20,8 @@ from ensemble.engine import jobs as life
 from ensemble.engine.actions import Submit
 from ensemble.service import core, hosting
 from t.engine.simulation import stores
-from t.engine.simulation.story import Story, check_seed, compare
+from t.engine.simulation.judging import compare
+from t.engine.simulation.story import Story, check_seed
 from t.engine.simulation.world import Violation
 
 TOP = Path(__file__).resolve().parents[2]

@@ -3,15 +3,12 @@
 
 What is real: the service's core with all it uses to drive, keep and recover ensembles, and the engine. What is
 modelled: the member with its job manager, the store (or, in a folder, the real `FileStore`), the users and the host.
-After every step nothing may have gone wrong (`Story._look`); at the end the log of each ensemble, replayed through a
-fresh engine, must give the jobs, lines, rows, firings and metrics that the service told; the jobs must be those of
-the queue; and a file that does not depend on order must have come to the end of an undisturbed run. It has more than 400 lines because
-users, faults and checks all need the whole of the story.
+After every step nothing may have gone wrong (`Story._look`); at the end each ensemble is judged (`judging.py`). It has
+more than 400 lines because users and faults need the whole of the story.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import os
@@ -20,25 +17,19 @@ import syslog
 import tempfile
 from errno import ENODATA, EOVERFLOW
 from pathlib import Path
-from typing import Any, Callable, Counter, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Counter, Dict, FrozenSet, Iterator, List, Optional
 
-from ensemble.engine.actions import Finished, Record, SetTimer, Submit
-from ensemble.engine.engine import Engine
-from ensemble.engine.events import from_json
 from ensemble.service import running as running_module
 from ensemble.service.core import Service
 from ensemble.service.file_store import FileStore
 from ensemble.service.protocol import ENDS, Host, Reply
-from ensemble.service.replay import Log, replay
-from ensemble.service.running import SHOWN
 from ensemble.service.store import Store
-from ensemble.spec.load import load
-from t.engine import foreseen
 from t.engine.simulation import files
 from t.engine.simulation.files import File
+from t.engine.simulation.judging import Outcome, compare, judge
 from t.engine.simulation.manager import JobManager
 from t.engine.simulation.member import SimMember
-from t.engine.simulation.stores import Disk, Kept, Recorded, SimStore, events
+from t.engine.simulation.stores import Disk, Recorded, SimStore
 from t.engine.simulation.world import Crash, Violation, World
 
 #: seconds in which faults come
@@ -50,16 +41,6 @@ _MOST_STEPS = 150_000
 _LONGEST = 30_000.0
 #: seconds after which what is due and not done was forgotten
 _LATE = 10.0
-
-
-class Outcome(NamedTuple):
-    """What an ensemble came to, as far as it does not depend on order."""
-
-    state: str
-    #: (rule, firing, index) -> group, result, cause, exit code
-    jobs: Dict[Any, Any]
-    counts: Dict[str, Dict[str, int]]
-    fired: Dict[str, int]
 
 
 class _Answer(Reply):
@@ -455,6 +436,10 @@ class Story:
 
     # ---- what must always hold
 
+    def _judge(self, user: _User) -> Outcome:
+        assert user.id is not None
+        return judge(user.id, user.seen, self.disk.kept[user.id], self.manager, self._purged)
+
     def _look(self) -> None:
         """Between any two steps. That a key has one job, and only an intended one, the job manager looks at itself."""
         if self._errors:
@@ -495,110 +480,6 @@ class Story:
         """Does what the engine asked for wait for the store?"""
         return isinstance(self._store, SimStore) and self._store.is_writing(id)
 
-    def _judge(self, user: _User) -> Outcome:
-        """Hold what the service told against the log, the queue, and what its user saw."""
-        assert user.id is not None
-        kept = self.disk.kept[user.id]
-        status = kept.status
-        if status is None or status["state"] not in ENDS:
-            raise Violation(f"{user.id} has ended, and its status was not kept: {status}")
-        self._check_log(user.id, kept, status)
-        self._check_jobs(user.id, kept)
-        if user.seen != kept.records:
-            seqs = [record["seq"] for record in user.seen]
-            raise Violation(f"who watched {user.id} saw {seqs} of {len(kept.records)} lines")
-        jobs = {
-            (row["rule"], row["firing"], row["index"]): (row["group"], row["result"], row["cause"], row["exit_code"])
-            for row in kept.rows
-            if row["result"] != "retried"
-        }
-        fired = {rule["id"]: rule["fired"] for rule in status["rules"]}
-        # how often a job was lost on the way is a matter of the faults
-        counts = {g: {n: c for n, c in counts.items() if n != "retried"} for g, counts in status["groups"].items()}
-        return Outcome(status["state"], jobs, counts, fired)
-
-    def _check_log(self, id: str, kept: Kept, status: Dict[str, Any]) -> None:
-        """A plain replay of the log gives all that was told."""
-        engine = Engine(load(kept.given["text"], kept.given["file"]).spec, id)
-        records: List[Any] = []
-        rows: List[Any] = []
-        submitted: List[str] = []
-        for commit in kept.history:
-            if not commit.event:
-                records += [(r["type"], None) for r in commit.records]
-                continue
-            intents = []
-            for action in engine.handle(from_json(commit.event)):
-                if isinstance(action, Record):
-                    records.append((action.type, {**action.data, "t": action.t}))
-                elif isinstance(action, Finished):
-                    rows.append(action.row)
-                elif not isinstance(action, SetTimer):
-                    intents.append(running_module.intent(action))
-                    if isinstance(action, Submit):
-                        submitted.append(str(action.key))
-            _same(f"intents of event {commit.number} {commit.event}", commit.intents, intents)
-        if len(set(submitted)) != len(submitted):
-            raise Violation(f"{id}: a key was intended twice: {collections.Counter(submitted).most_common(1)}")
-        _same(f"{id}: numbers of lines", [r["seq"] for r in kept.records], list(range(1, len(records) + 1)))
-        for told, (kind, data) in zip(kept.records, records):
-            plain = {name: value for name, value in told.items() if name not in ("seq", "type")}
-            if data is not None:
-                if data.get("job") is not None:
-                    data = {**data, "job": str(data["job"])}
-                _same(f"{id}: a line", (told["type"], plain), (kind, data))
-        shown = [{**row, "id": None if row["id"] is None else str(row["id"])} for row in rows]
-        _same(f"{id}: rows", [{**row, "where": None} for row in kept.rows], [{**r, "where": None} for r in shown])
-        _same(f"{id}: keys of rows", sorted(_key(id, row) for row in rows), sorted(submitted))
-        _same(f"{id}: state", (status["state"], status["reason"]), (engine.final, engine.reason))
-        counts = {group: {name: c[name] for name in SHOWN} for group, c in engine.tally.counts.items()}
-        _same(f"{id}: counts", status["groups"], counts)
-        _same(f"{id}: metrics", status["metrics"], json.loads(json.dumps(engine.tally.table())))
-        foreseen.check(engine)
-        fired = [(r.id, r.fired, r.remaining) for r in engine.book.rules]
-        _same(f"{id}: firings", [(r["id"], r["fired"], r["remaining"]) for r in status["rules"]], fired)
-
-        log = Log({**status, "id": id}, kept.given, [event for event in events(kept, 0, 10**9) if event[1]])
-        log.fired = [record for record in kept.records if record["type"] == "rule"]
-        check = replay(log)["check"]
-        _same(f"{id}: a replay", (check["differences"], check["firings"]), ([], len(log.fired)))
-
-    def _check_jobs(self, id: str, kept: Kept) -> None:
-        """The rows are the queue's jobs, and tell of them what their eventlogs do."""
-        rows = {_key(id, row): row for row in kept.rows}
-        for row in kept.rows:
-            # of an invalid job the queue keeps no memory either: a reload may have come between its two events
-            invalid = row["id"] is not None and self.manager.jobs[int(row["id"])].state == "invalid"
-            if row["cause"] == "in-doubt" and not self._purged and not invalid:
-                raise Violation(f"{id}: in doubt, and nothing was purged: {row}")
-        for job in self.manager.jobs.values():
-            if job.key.ensemble != id or job.state == "invalid":
-                continue
-            row = rows.get(str(job.key))
-            if row is None:
-                raise Violation(f"job {job.id} of key {job.key} has no row")
-            if row["cause"] == "in-doubt":
-                continue
-            _same(f"id of {job.key}", row["id"], str(job.id))
-            for name, times in (("t_submit", job.times("submit")), ("t_start", job.times("start"))):
-                _same(f"{name} of {job.key}", row[name], times[0] if times else None)
-            if (row["result"] == "success") != (job.status == 0):
-                raise Violation(f"job {job.id} of key {job.key} has status {job.status}, and is told as {row}")
-        ids = {str(job.id): str(job.key) for job in self.manager.jobs.values()}
-        for key, row in rows.items():
-            if row["id"] is not None:
-                _same(f"key of job {row['id']}", ids.get(row["id"]), key)
-            elif row["cause"] not in ("refused", "in-doubt", "cancel"):
-                raise Violation(f"{key} never was a job, and is told as {row}")
-
-
-def compare(name: str, found: Outcome, undisturbed: Outcome) -> None:
-    """A steady file has come to the end of an undisturbed run. Raises Violation."""
-    _same(f"{name}: jobs", found.jobs, undisturbed.jobs)
-    _same(f"{name}: counts", found.counts, undisturbed.counts)
-    _same(f"{name}: firings", found.fired, undisturbed.fired)
-    _same(f"{name}: state", found.state, undisturbed.state)
-
 
 def check_seed(seed: int) -> Counter[str]:
     """Tell a seed's story and hold it against all promises; what it had, counted. Raises Violation, and what breaks.
@@ -621,12 +502,3 @@ def check_seed(seed: int) -> Counter[str]:
     had.update({"stories": 1, "lives of the service": story.lives, "points": story.world.points})
     had.update({"jobs": len(story.manager.jobs), "with the store in files": folder is not None})
     return had
-
-
-def _key(id: str, row: Dict[str, Any]) -> str:
-    return f"{id}/{row['rule']}/{row['firing']}/{row['index']}/{row['attempt']}"
-
-
-def _same(what: str, found: Any, wanted: Any) -> None:
-    if found != wanted:
-        raise Violation(f"{what}: {str(found)[:1500]}\ninstead of {str(wanted)[:1500]}")
