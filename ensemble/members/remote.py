@@ -142,6 +142,7 @@ class RemoteMember(Member):
     def close(self, ensemble: str) -> None:
         self._specs.pop(ensemble, None)
         self._events.pop(ensemble, None)
+        self._awaited = {key for key in self._awaited if key.ensemble != ensemble}
 
     def recover(self, ensemble: str, known: Mapping[JobId, Key], doubtful: Sequence[Submit], t: float) -> None:
         jobs: List[Dict[str, Any]] = []
@@ -265,7 +266,8 @@ class RemoteMember(Member):
             # kept before this process began, or of an ensemble that is gone
             self._acknowledge()
             return
-        self._awaited.discard(key)
+        if outcome:
+            self._awaited.discard(key)
         wanted = self._events.get(ensemble)
         if wanted is not None and self._deliver is not None and (what != "job" or data["name"] in wanted):
             self._deliver(ensemble, event)

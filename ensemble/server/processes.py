@@ -38,7 +38,7 @@ _GRACE = 5.0
 class Processes(Queue):
     """Processes of this machine."""
 
-    capabilities = ("submit", "cancel", "kill")
+    capabilities = ("submit", "cancel", "kill", "urgency")
 
     def __init__(self, folder: Path, cores: int) -> None:
         self._jobs = folder / "jobs"
@@ -56,6 +56,8 @@ class Processes(Queue):
         threading.Thread(target=self._look, name="processes", daemon=True).start()
 
     def submit(self, job: Any) -> int:
+        if job.queue:
+            raise Refused(f"this machine has no queues, and the job asks for '{job.queue}'")
         cores = max(1, job.tasks * max(1, job.cores)) if not job.exclusive else self._cores
         if job.nodes > 1 or job.gpus or cores > self._cores:
             raise Refused(
@@ -77,12 +79,15 @@ class Processes(Queue):
             "tasks": job.tasks,
             "cores": cores,
             "duration": job.duration,
+            "urgency": job.urgency,
         }
         new = self._jobs / f"{id}.new"
         new.mkdir(exist_ok=True, mode=0o700)
         (new / "job.json").write_text(json.dumps(about))
         new.rename(self._jobs / str(id))
         self._last = id
+        for event in ("validate", "depend", "priority"):
+            self._tell(id, event)
         self._add(id, about)
         return id
 
@@ -117,13 +122,27 @@ class Processes(Queue):
         _signal(started, signal)
         return None
 
+    def urgency(self, id: int, value: int) -> Optional[str]:
+        with self._lock:
+            about = self._active.get(id)
+            if about is None:
+                return "job is inactive"
+            if about["begun"]:
+                return "job is running"
+            about["urgency"] = value
+            _write(self._jobs / str(id) / "urgency", {"value": value})
+        self._tell(id, "urgency", {"urgency": value})
+        self._tell(id, "priority", {"priority": value})
+        return None
+
     def counts(self) -> Dict[str, Any]:
         with self._lock:
             used = sum(about["cores"] for about in self._active.values() if about["begun"])
             running = sum(about["begun"] for about in self._active.values())
             pending = len(self._active) - running
         cores = {"up": self._cores, "down": 0, "free": self._cores - used, "allocated": used}
-        return {"cores": cores, "queue": {"pending": pending, "running": running}}
+        one = {"up": 1, "down": 0, "free": int(not used), "allocated": int(bool(used))}
+        return {"nodes": one, "cores": cores, "queue": {"pending": pending, "running": running}}
 
     def stop(self) -> None:
         self._stopped.set()
@@ -132,6 +151,8 @@ class Processes(Queue):
 
     def _add(self, id: int, about: Dict[str, Any]) -> None:
         begun = (self._jobs / str(id) / "begun").exists()
+        urgency = _read(self._jobs / str(id) / "urgency").get("value", about.get("urgency", 16))
+        about = {**about, "urgency": urgency}
         with self._lock:
             self._active[id] = {**about, "begun": begun, "told": set(), "keeper": None}
 
@@ -139,15 +160,18 @@ class Processes(Queue):
         while not self._stopped.wait(_LOOK):
             with self._lock:
                 active = list(self._active.items())
+            # a cancel or an end may come to any of them; those that wait start by urgency, and with 0 not at all
+            active = [(id, about) for id, about in active if not self._see(id, about)]
             used = sum(about["cores"] for _, about in active if about["begun"])
-            for id, about in active:
-                if self._see(id, about):
-                    continue
-                if not about["begun"]:
+            for id, about in sorted(active, key=lambda one: -int(one[1]["urgency"])):
+                with self._lock:
+                    if about["begun"] or not about["urgency"]:
+                        continue
                     if used + about["cores"] > self._cores:
                         break
                     used += about["cores"]
                     about["begun"] = True
+                    self._tell(id, "alloc")
                     about["keeper"] = subprocess.Popen(
                         [sys.executable, "-m", "ensemble.server.processes", "--keep", str(self._jobs / str(id))],
                         stdin=subprocess.DEVNULL,
@@ -183,6 +207,10 @@ class Processes(Queue):
         return self._over(id)
 
     def _over(self, id: int) -> bool:
+        with contextlib.suppress(KeyError):
+            if self._active[id]["begun"]:
+                self._tell(id, "release")
+                self._tell(id, "free")
         self._tell(id, "clean")
         with self._lock:
             del self._active[id]
@@ -207,6 +235,8 @@ def keep(folder: Path) -> int:
         return 0
     children: List[subprocess.Popen[bytes]] = []
     end: Dict[str, Any] = {}
+    #: of a job whose files cannot be opened; of one whose command cannot run 126, or 127 where there is none
+    code = 1
     try:
         os.chdir(folder)
         cwd = about["workdir"] or str(folder)
@@ -214,25 +244,29 @@ def keep(folder: Path) -> int:
             out = files.enter_context(open(about["output"] or "out", "ab"))
             err = files.enter_context(open(about["error"], "ab")) if about["error"] else out
             given = files.enter_context(open(about["input"] or os.devnull, "rb"))
+            size = max(1, about["tasks"])
+            code = 126
             children = [
                 subprocess.Popen(
                     about["argv"],
                     cwd=cwd,
-                    env=about["environment"],
+                    # as Flux's shell has them
+                    env={**about["environment"], "FLUX_TASK_RANK": str(rank), "FLUX_JOB_SIZE": str(size)},
                     stdin=given,
                     stdout=out,
                     stderr=err,
                     start_new_session=True,
                 )
-                for _ in range(max(1, about["tasks"]))
+                for rank in range(size)
             ]
     except OSError as exc:
+        code = 127 if code == 126 and isinstance(exc, FileNotFoundError) else code
         end = {"type": "exec", "note": f"{shlex.join(about['argv'])[:200]}: {exc.strerror}: {exc.filename}"}
         for child in children:
             child.kill()
     _write(folder / "start", {"t": time.time(), "groups": [child.pid for child in children]})
     status = _wait(folder, about, children, end)
-    end.update(t=time.time(), status=126 << 8 if end.get("type") == "exec" else status)
+    end.update(t=time.time(), status=code << 8 if end.get("type") == "exec" else status)
     _write(folder / "end", end)
     return 0
 
@@ -248,7 +282,8 @@ def _wait(folder: Path, about: Dict[str, Any], children: List[subprocess.Popen[b
         if killing is None and (over or (folder / "cancel").exists()):
             if over:
                 end.update(type="timeout", note="resource allocation expired")
-            _signal({"groups": [child.pid for child in children]}, signal.SIGTERM)
+            first = signal.SIGALRM if over else signal.SIGTERM  # as Flux has it
+            _signal({"groups": [child.pid for child in children]}, first)
             killing = now + _GRACE
         elif killing is not None and now > killing:
             _signal({"groups": [child.pid for child in children]}, signal.SIGKILL)

@@ -29,7 +29,8 @@ class Queue(ABC):
         """From now on `tell(id, name, context={}, t=None)` may be called, from any thread, and never blocks.
 
         Of each job the events `start`, `finish` (context: `status`, as of wait(2)) and `clean` are told, and
-        `exception` (`type`, `severity`, `note`) for what befell it; `submit` is told by the member itself. `t` is when it
+        `exception` (`type`, `severity`, `note`) for what befell it; `submit` is told by the member itself.
+        Rules on other events of RFC 21 (`alloc`, `priority`, ...) hear those that are told here. `t` is when it
         happened, however late it is told (None: now). A `start` whose time nobody knows is left out: the job then has no
         duration, and not one of 0.
         """

@@ -325,6 +325,8 @@ class RemoteMember:
         self._send_job(ensemble, job)
 
     def _send_job(self, ensemble: str, job: Any) -> None:
+        # what the queue tells of the job comes after that
+        t = time.time()
         try:
             id = self._queue.submit(job)
         except Refused as exc:
@@ -335,13 +337,13 @@ class RemoteMember:
             why = f"the queue failed in the middle: {type(exc).__name__}: {exc}"
             self._resolve(job.key, ensemble, in_doubt={"key": job.key, "reason": why})
             return
-        self._accepted(job.key, ensemble, id)
+        self._accepted(job.key, ensemble, id, t)
 
-    def _accepted(self, key: str, ensemble: str, id: int) -> None:
+    def _accepted(self, key: str, ensemble: str, id: int, t: Optional[float] = None) -> None:
         with self._journal.step():
             self._db.execute("update jobs set id = ?, state = 'sent' where key = ?", (id, key))
             self._db.execute("insert or ignore into seen values (?, 'submit')", (id,))
-            first = self._journal.event(ensemble, job={"id": id, "name": "submit", "context": "{}", "key": key})
+            first = self._journal.event(ensemble, t=t, job={"id": id, "name": "submit", "context": "{}", "key": key})
             second = self._journal.event(ensemble, self._asked(key), acknowledged={"key": key, "id": id})
         self._ship(first, second)
 

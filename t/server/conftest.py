@@ -8,7 +8,7 @@ from typing import List
 
 import pytest
 
-collect_ignore = [] if find_spec("grpc") else ["served.py"]
+collect_ignore = [] if find_spec("grpc") else ["remote_driver.py", "served.py"]
 WHY = "ensemble-server: grpcio is not installed ('make setup' says why it cannot be)"
 
 

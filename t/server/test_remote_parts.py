@@ -31,11 +31,9 @@ class FakeLink(Link):
         self.actions: List[Tuple[str, str]] = []
         self.acknowledged: List[int] = []
         self.closed = ""
-        self.welcomed = False
 
     def welcome(self) -> None:
         assert not self.actions, "the first word of all"
-        self.welcomed = True
 
     def action(self, id: str, ensemble: str, what: str, data: Dict[str, Any]) -> None:
         self.actions.append((id, what))
@@ -130,6 +128,17 @@ def test_an_outcome_that_was_kept_before_a_restart_is_dropped_after_it(ends: Any
     assert end.delivered == [Acknowledged(1.0, KEYS[1], 2), Recovered(1.0)]
     assert link.acknowledged == [5, 6, 7, 8]
     assert end.attach().actions == []
+
+
+def test_an_outcome_is_told_behind_the_job_that_it_is_of(ends: Any) -> None:
+    end = ends()
+    end.start()
+    link = end.attach()
+    end.member.perform("e", Submit(KEYS[0], "a", 0))
+    end.take(link, 1, "job", id=1, name="submit", context={}, key=str(KEYS[0]))
+    end.take(link, 2, "acknowledged", "one.1", key=str(KEYS[0]), id=1)
+    end.take(link, 3, "acknowledged", key=str(KEYS[0]), id=1)
+    assert [type(event).__name__ for event in end.delivered] == ["JobEvent", "Acknowledged"], "exactly one"
 
 
 def test_nothing_is_acknowledged_before_it_is_kept(ends: Any) -> None:
