@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The service over gRPC: `ensemble-server`, and the remote members that register with it."""
+"""`ensemble-server`: the service over gRPC, for members and operators outside of the instance. The only one that knows gRPC."""
 
 import os
 
