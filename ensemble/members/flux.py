@@ -27,7 +27,7 @@ from ensemble.engine.events import RESOURCES, Event, InDoubt, JobEvent, JobId, K
 from ensemble.errors import MemberError
 from ensemble.members.base import Deliver, Member, Submitter, Timer, Watch
 from ensemble.members.flux_bus import Bus
-from ensemble.members.flux_facts import f58, log_to, owner_of
+from ensemble.members.flux_facts import f58, is_cancel, log_to, owner_of
 from ensemble.members.flux_inquiry import count_purged
 from ensemble.members.flux_jobspec import Template, template, umask_of
 from ensemble.members.flux_journal import Journal
@@ -126,6 +126,9 @@ class FluxMember(Member):
         self._umask = umask_of(int(self.handle.attr_get("broker.pid"))) if here else None
         self._remote = remote
         self._deliver: Optional[Callable[..., Any]] = None
+        #: called before a cancel is told, but for those from before its last call: a shutdown, of which word may come later
+        self.before_cancel: Optional[Callable[[], None]] = None
+        self._looked = float("-inf")
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
@@ -375,6 +378,9 @@ class FluxMember(Member):
                 self._internal.after(0.0, self._drain)
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
+        if self.before_cancel is not None and is_cancel(event) and event.t >= self._looked:
+            self._looked = self._clock()
+            self.before_cancel()
         if ensemble in self._open and self._deliver is not None:
             self._deliver(ensemble, event)
         if isinstance(event, JobEvent) and event.name in LAST:

@@ -10,12 +10,18 @@ import flux
 from flux.core.inner import ffi, lib
 from flux.idset import IDset
 
+from ensemble.engine.events import Event, JobEvent
 from ensemble.members.flux_jobspec import ID_TAG
 
 
 def owner_of(handle: flux.Flux) -> int:
     """The user id of the instance's owner."""
     return int(handle.attr_get("security.owner"))
+
+
+def is_cancel(event: Event) -> bool:
+    """Does it say that a job is cancelled, be it by its user or by the shutdown of its instance?"""
+    return isinstance(event, JobEvent) and event.name == "exception" and event.context.get("type") == "cancel"
 
 
 def ranks_of(R: Any) -> str:

@@ -96,7 +96,8 @@ class Service(Endpoints):
             self._frozen = reason
             self._member.freeze()
             self._scaling.freeze()
-            now = self._clock()
+            # word of it may be late, and what it has cancelled meanwhile not be told yet
+            now = min(self._clock(), self._t_told or self._clock())
             for running in self._running.values():
                 # kept, so that what the shutdown cancels is not taken for the user's will after the restart;
                 # what happened before this service was there may have been its doing too

@@ -122,7 +122,7 @@ class FluxHost:
             self._watch_signals()
         try:
             self._service.start()
-            self._look_at_broker()
+            self.look_at_broker()
             ready()
             while not self._why:
                 self._turn()
@@ -334,8 +334,9 @@ class FluxHost:
         future.reset()
         self.handle.rpc("state-machine.get").then(guarded(self.log, self._state_named))
 
-    def _look_at_broker(self) -> None:
-        """An earlier service may have died in a shutdown: know of it before the member delivers anything."""
+    def look_at_broker(self) -> None:
+        """Know of a shutdown before anything is made of what it does: an earlier service may have died in it, or this one
+        may have been kept from hearing of it."""
         self._state_named(self.handle.rpc("state-machine.get"))
 
     def _state_named(self, answer: Any) -> None:

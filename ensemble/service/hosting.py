@@ -14,7 +14,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ensemble.engine.engine import Engine
-from ensemble.engine.events import Event
+from ensemble.engine.events import Event, JobEvent
 from ensemble.errors import BadRequest, NotFound, ServiceError
 from ensemble.members.base import Member, Timer
 from ensemble.service.protocol import KEEPALIVE, Host
@@ -57,6 +57,8 @@ class Hosting:
         self._stored: Dict[str, Stored] = {}
         self._scaling = Scaling(member, self.deliver, log, clock)
         self._frozen: Optional[str] = None
+        #: when the latest of the jobs' events that were told happened; 0 before the first
+        self._t_told = 0.0
         #: the store is behind, and takes no more events
         self._full = False
         self._keepalive: Optional[Timer] = None
@@ -77,6 +79,8 @@ class Hosting:
             return
         running = self._running.get(id)
         if running is not None:
+            if type(event) is JobEvent and event.t > self._t_told:
+                self._t_told = event.t
             running.feed(event)
 
     def _active(self, wanted: str) -> Running:

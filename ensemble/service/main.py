@@ -193,7 +193,9 @@ def service_maker(where: Host) -> Callable[[FluxHost], Service]:
 
         if not where.restarts:
             last_words.forget(host.handle)
-        member = Several(FluxMember(handle=host.handle), host.log)
+        home = FluxMember(handle=host.handle)
+        home.before_cancel = host.look_at_broker
+        member = Several(home, host.log)
         return Service(member, KvsStore(host.handle, host.log), where, log=host.log, on_quit=host.stop)
 
     return make

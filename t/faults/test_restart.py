@@ -5,12 +5,27 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any, Set, Tuple
 
 import pytest
 
-from t.faults.counting import CHAINS, GROUPS, Count, ask, chains, connect, deaths, dying, each, keys, progress, submit
+from t.faults.counting import (
+    CHAINS,
+    GROUPS,
+    PATIENCE,
+    Count,
+    ask,
+    chains,
+    connect,
+    deaths,
+    dying,
+    each,
+    keys,
+    progress,
+    submit,
+)
 from t.flux.processes import gone, until
 from t.flux_instance import FluxInstance, running
 
@@ -86,6 +101,34 @@ def test_the_service_dies_in_the_shutdown(tmp_path: Path) -> None:
         count = Count(instance, id, LONG_GROUPS)
         count.told("killed, then restart of the instance", 2)
         count.check(LONG_GROUPS)
+
+
+def test_the_service_hears_of_the_shutdown_with_its_cancels(tmp_path: Path) -> None:
+    """It gets no time until they are there: word of the shutdown and its cancels come at once, in any order."""
+    from flux.job.journal import JournalConsumer
+
+    options = [f"-Sstatedir={tmp_path / 'state'}"]
+    (tmp_path / "state").mkdir()
+    with running(options=options) as instance, dying(instance, tmp_path / "1", []):
+        id = submit(instance, LONG)
+        until(lambda: progress(instance, id) >= 2, "some progress")
+        pid = ask(instance, "stats", {})["pid"]
+        consumer = JournalConsumer(connect(instance), full=False).start()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            going = threading.Thread(target=instance.stop)
+            going.start()
+            while getattr(consumer.poll(timeout=PATIENCE), "name", "") != "exception":
+                pass
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        del consumer
+        going.join()
+    with running(options=options) as instance, dying(instance, tmp_path / "2", []):
+        count = Count(instance, id, LONG_GROUPS)
+        count.told("no time, then restart of the instance", 1)
+        count.check(LONG_GROUPS)
+        assert count.retried, "the shutdown has cancelled nothing"
 
 
 def removed(instance: FluxInstance, module: str) -> bool:
