@@ -69,6 +69,8 @@ class User:
         self.again = False
         #: when it was last heard of, seconds since the epoch
         self.t = 0.0
+        #: of the events of jobs that were told by then, when the latest happened
+        self.t_told = 0.0
         #: jobs that are known and have not ended, by the instance's own ids
         self.live: Dict[JobId, Key] = {}
         #: submissions that are sent and of which nothing has come back
@@ -102,6 +104,8 @@ class Remote:
         self._over = False
         self._uri = ""
         self._t_up = 0.0
+        #: when the latest event of a job that was told happened; 0 before the first
+        self._t_told = 0.0
         self._why = ""
         self._heard_at = 0.0
         self._backoff = _BACKOFF[0]
@@ -113,7 +117,7 @@ class Remote:
     def join(self, ensemble: str, user: User) -> None:
         """One more ensemble."""
         self.users[ensemble] = user
-        user.t = self._several.clock()
+        user.t = user.t_told = self._several.clock()
         if self._up:
             self._open(ensemble, user)
         elif self._several.started and self._line is None:
@@ -231,7 +235,7 @@ class Remote:
         t = several.clock() - (time.monotonic() - self._heard_at)
         for ensemble, user in list(self.users.items()):
             if was_up:
-                user.t = t
+                user.t, user.t_told = t, min(t, self._t_told or t)
             if user.state == UP:
                 user.state = DOWN
                 several.tell(ensemble, MemberChanged(several.clock(), user.name, DOWN, why))
@@ -317,6 +321,7 @@ class Remote:
             if id not in user.live:
                 return
             last = event.name in _LAST
+            self._t_told = max(self._t_told, event.t)
             event = self._as_it_was(user, event)._replace(id=user.high | id)
         elif isinstance(event, Acknowledged):
             if user.sent.pop(event.key, None) is not None:
@@ -342,7 +347,7 @@ class Remote:
     def _as_it_was(self, user: User, event: JobEvent) -> JobEvent:
         """A cancel of a shutdown is told as one."""
         context = event.context
-        if event.name == "exception" and context.get("type") == "cancel" and user.t <= event.t < self._t_up:
+        if event.name == "exception" and context.get("type") == "cancel" and user.t_told <= event.t < self._t_up:
             return event._replace(context={**context, "type": SHUTDOWN})
         return event
 

@@ -379,7 +379,8 @@ class FluxMember(Member):
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
         if self.before_cancel is not None and is_cancel(event) and event.t >= self._looked:
-            self._looked = self._clock()
+            # another machine's clock tells nothing of ours
+            self._looked = self._looked if self._remote else self._clock()
             self.before_cancel()
         if ensemble in self._open and self._deliver is not None:
             self._deliver(ensemble, event)

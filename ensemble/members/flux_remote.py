@@ -57,6 +57,7 @@ class Remote:
         if state in _LEAVING:
             raise EnsembleError(f"the instance is going down (its broker is in state {state})")
         self._member = FluxMember(self._handle, uri, remote=True)
+        self._member.before_cancel = lambda: self._state(self._handle.rpc("state-machine.get"))
 
     def run(self) -> None:
         """Until either end is gone."""

@@ -120,7 +120,7 @@ class Several(Member):
         self.home.recover(ensemble, own, [one for one in doubtful if not one.member], t)
         for name, remote in self._named.get(ensemble, {}).items():
             user = remote.users[ensemble]
-            user.again, user.t = True, t
+            user.again, user.t, user.t_told = True, t, t
             user.live = {id & MASK: key for id, key in known.items() if id & ~MASK == user.high}
             user.sent = {one.key: one for one in doubtful if one.member == name}
 

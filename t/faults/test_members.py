@@ -9,13 +9,14 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
 
-from t.faults.counting import ask, chains, dying, each, ended, keys, kill_broker, progress, submit
+from t.faults.counting import PATIENCE, ask, chains, connect, dying, each, ended, keys, kill_broker, progress, submit
 from t.flux.processes import until
 from t.flux_instance import FluxInstance, running
 
@@ -91,13 +92,35 @@ def down(instance: FluxInstance, id: str) -> bool:
     return bool(ask(instance, "status", {"id": id})["members"]["a"] != "up")
 
 
-@pytest.mark.parametrize("how", ["killed", "shut down"])
+def unheard(home: FluxInstance, other: FluxInstance) -> None:
+    """Shut it down while what follows it there gets no time: word of that and its cancels come at once."""
+    from flux.job.journal import JournalConsumer
+
+    service = ask(home, "stats", {})["pid"]
+    children = Path(f"/proc/{service}/task/{service}/children").read_text().split()
+    (pid,) = [int(child) for child in children if b"flux_remote" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    consumer = JournalConsumer(connect(other), full=False).start()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        going = threading.Thread(target=other.stop)
+        going.start()
+        while getattr(consumer.poll(timeout=PATIENCE), "name", "") != "exception":
+            pass
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    del consumer
+    going.join()
+
+
+@pytest.mark.parametrize("how", ["killed", "shut down", "shut down unheard"])
 def test_an_instance_is_restarted_over_its_state(tmp_path: Path, how: str) -> None:
     with away(tmp_path) as other, running() as home, dying(home, tmp_path / "1", []):
         id = submit(home, text(other.instance.uri, head="sleep 2", link="sleep 0.5"))
         until(lambda: progress(home, id) >= 6, "some progress")
         if how == "killed":
             kill_broker(other.instance)
+        elif how == "shut down unheard":
+            unheard(home, other.instance)
         else:
             assert other.instance.stop() == 0
         other.instance.remove()
