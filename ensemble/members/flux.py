@@ -219,6 +219,15 @@ class FluxMember(Member):
         else:
             raise TypeError(f"a member cannot perform {action!r}")
 
+    def foresee(self, ensemble: str, action: Submit) -> None:
+        """Write its jobspec."""
+        try:
+            made = self._template(ensemble, self._open[ensemble], action)
+        except MemberError:
+            # told when it is to be submitted
+            return
+        self._requests.foresee(action.key, made, action.params)
+
     def scaler(self, table: Table, submitter: Optional[Submitter]) -> FluxScaler:
         """Made anew for each table. Raises MemberError where no scaler of that name is installed."""
         return FluxScaler(self.handle, self._internal, self._log, way_of(table, self, submitter))
