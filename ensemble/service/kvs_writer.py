@@ -116,7 +116,8 @@ class Writer:
         # A watcher is kept by its handle until it is destroyed, so there is one of each, set anew each time.
         self._retry = handle.timer_watcher_create(0.0, guarded(log, lambda *_: self._again()))
         self._gather = handle.timer_watcher_create(0.0, guarded(log, self._ran_out))
-        self._gathering = False
+        #: when `_gather` runs out, by the clock that never goes back; None: it is not set
+        self._gather_ends: Optional[float] = None
         self._on_committed = guarded(log, self._committed)
         #: of what waits, how many are not patient
         self._pressing = 0
@@ -176,12 +177,13 @@ class Writer:
         )
         if whole or self._pressing or (self._waiting and now >= self._waiting_since + GATHER):
             self._send(whole, now)
-        if (self._waiting or self._put_off) and not self._gathering:
-            self._gathering = True
-            ends = [self._waiting_since + GATHER] if self._waiting else []
-            if self._put_off:
-                ends.append(self._put_off_since + LATER)
-            self._set(self._gather, max(0.0, min(ends) - now))
+        ends = [self._waiting_since + GATHER] if self._waiting else []
+        if self._put_off:
+            ends.append(self._put_off_since + LATER)
+        # What has come may be due before what it was set for.
+        if ends and (self._gather_ends is None or min(ends) < self._gather_ends):
+            self._gather_ends = min(ends)
+            self._set(self._gather, max(0.0, self._gather_ends - now))
 
     def _set(self, timer: Any, seconds: float) -> None:
         if timer.handle is None:
@@ -195,7 +197,7 @@ class Writer:
 
     def _ran_out(self, *_: Any) -> None:
         # What it was set for may have gone with others meanwhile; it is set anew for what is left.
-        self._gathering = False
+        self._gather_ends = None
         self._go_on()
 
     def _send(self, whole: bool, now: float) -> None:

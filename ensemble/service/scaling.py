@@ -162,7 +162,8 @@ class Scaling:
 
     def _recall(self, t: Optional[float]) -> None:
         if t is not None:
-            self._t_done = max(t, self._t_done or 0.0)
+            # the clock may have been set back since
+            self._t_done = max(min(t, self._clock()), self._t_done or 0.0)
 
     def told(self, engine: Engine) -> Optional[Dict[str, Any]]:
         """`scaling` of STATUS: None where the file has no scaler and nothing was asked for."""

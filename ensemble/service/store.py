@@ -221,6 +221,15 @@ def sound(stored: Stored) -> Stored:
             raise ValueError(f"{name} of what was submitted is {given.get(name)!r:.50}")
     if status is not None and not set(STATUS) <= set(status):
         raise ValueError(f"the final status has only {', '.join(status) or 'nothing'}")
+    # of earlier releases these may be missing
+    members, scaling = (status or {}).get("members"), (status or {}).get("scaling")
+    done = scaling.get("t_done") if isinstance(scaling, dict) else None
+    if (
+        not isinstance(members or {}, dict)
+        or not isinstance(scaling or {}, dict)
+        or not isinstance(done or 0, (int, float))
+    ):
+        raise ValueError(f"members or scaling of the final status are {members!r:.50}, {scaling!r:.50}")
     return stored
 
 

@@ -108,9 +108,15 @@ def reload(instance: FluxInstance, module: str) -> None:
     instance.run("flux", "queue", "start", "--all", "--quiet", check=False)
 
 
-def broker_crashed(instance: FluxInstance) -> bool:
-    """Has a broker died of a fault of its own? `flux start` says so."""
-    return "Segmentation fault" in instance.stderr
+def flux_failed(instance: FluxInstance) -> bool:
+    """Has Flux failed of itself, so that nothing was seen of what is looked at here? Both come with a reload of 0.88's job-manager.
+
+    Once in some fifty it uses a list that it has freed, and takes the broker down with it: `flux start` says so. And now
+    and then it has the new scheduler allocate a job that has its resources already, and so lets go of it: no job of
+    anybody is scheduled any more (`flux queue status -v`: "Scheduler is offline").
+    """
+    told = instance.stderr
+    return "Segmentation fault" in told or ("already allocated" in told and "failed to dequeue pending job" in told)
 
 
 @pytest.mark.parametrize("die", [False, True], ids=["alone", "with the service"])
@@ -123,11 +129,9 @@ def test_a_module_of_flux_is_reloaded_in_mid_run(tmp_path: Path, module: str, di
                 reloaded_in_mid_run(instance, folder, module, die)
                 return
             except Exception:
-                # Flux 0.88's job-manager uses, once in some fifty reloads, a list that it has freed, and takes the
-                # broker down with it: nothing was seen of what is looked at here.
-                if number == 3 or not broker_crashed(instance):
+                if number == 3 or not flux_failed(instance):
                     raise
-                print(f"Flux's broker crashed as {module} was reloaded: tried again in another instance")
+                print(f"Flux itself failed as {module} was reloaded: tried again in another instance")
 
 
 def reloaded_in_mid_run(instance: FluxInstance, folder: Path, module: str, die: bool) -> None:

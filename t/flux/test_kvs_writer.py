@@ -101,6 +101,19 @@ def test_who_is_patient_waits_from_its_own_coming_on(shop: KvsShop, monkeypatch:
     assert kinds(sent) == [{"log"}, {"log"}]
 
 
+def test_who_is_patient_does_not_wait_for_what_was_put_off(shop: KvsShop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
+    shop.reopen()
+    shop.create("bbb")
+    assert isinstance(shop.store, KvsStore)
+    sent = count_transactions(shop.store)
+    shop.commit("bbb", 1)
+    said: List[Any] = []
+    shop.store.commit("bbb", patient(2), said.append)
+    shop.settle(lambda: said)
+    assert kinds(sent) == [{"log"}, {"log"}]
+
+
 def test_what_is_put_off_is_bounded(shop: KvsShop, monkeypatch: Any) -> None:
     monkeypatch.setattr(kvs_writer, "LATER", 3600.0)
     monkeypatch.setattr(kvs_writer, "_MOST_PUT_OFF", 1000)

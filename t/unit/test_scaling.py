@@ -329,6 +329,17 @@ def test_a_cooldown_goes_on_after_a_restart() -> None:
         assert house.orders == [("grow", 5)]
 
 
+def test_a_cooldown_lasts_no_longer_where_the_clock_was_set_back() -> None:
+    house = House(start=False)
+    engine = house.add("a", "cooldown: 60s")
+    engine.scaling.update(t_done=house.queue.t + 86400.0)
+    house.scaling.take_up(engine, Submitter())
+    house.scaling.start()
+    house.want("a", 5)
+    house.queue.advance(60.0)
+    assert house.orders == [("grow", 5)]
+
+
 def test_what_status_tells_of_the_size() -> None:
     house = House()
     engine = house.add("a", "cooldown: 60s, min: 2, max: 9")

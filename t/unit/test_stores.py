@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 
 from ensemble.service.file_store import FileStore
-from ensemble.service.store import MemoryStore, Store
+from ensemble.service.store import STATUS, MemoryStore, Store, Stored, sound
 from t.unit.store_promise import Promise, Shop, all_rows, commit, given
 
 
@@ -116,6 +116,22 @@ def test_a_damaged_file_is_quarantined_and_hurts_no_other(files: FileShop, name:
         assert [number for number, _ in loaded[id].events] == [1, 2, 3]
         files.commit(id, 4)
         assert all_rows(files.store, id, 10) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"members": 5}, {"scaling": "x"}, {"scaling": {"t_done": "x"}}, {"members": ["a"]}], ids=str
+)
+def test_an_end_that_a_service_could_not_start_with_is_damaged(wrong: Any) -> None:
+    status = dict.fromkeys(STATUS)
+    for right in (
+        {},
+        {"members": {"a": "up"}, "scaling": None},
+        {"scaling": {"t_done": None}},
+        {"scaling": {"t_done": 1}},
+    ):
+        assert sound(Stored("ccc", given(), status={**status, **right}))
+    with pytest.raises(ValueError, match="of the final status"):
+        sound(Stored("ccc", given(), status={**status, **wrong}))
 
 
 def test_a_file_that_is_no_database_is_quarantined(files: FileShop) -> None:
