@@ -83,7 +83,7 @@ def test_it_asks_for_no_more_than_there_may_be(site: Site, name: str, grown: Lis
     # the bound is another one by now: it is tried again
     start = flux.Flux(site.place.environment["FLUX_START_URI"])
     if grown:
-        start.rpc("start.kill", {"rank": 3, "signum": 9}).get()
+        start.rpc("start.kill", {"rank": 3, "signum": 15}).get()
         site.wait(lambda: site.errors(id)[1:], "another refusal, once the node is back")
         assert site.place.online() == "0-3"
     else:
