@@ -14,7 +14,6 @@ from ensemble.cli.common import clean, load, out_json, say
 from ensemble.errors import UsageError
 from ensemble.spec.flow import Flow, flow
 
-FORMATS = ("text", "dot", "svg")
 #: cells of a line where there is no terminal to ask
 _WIDTH = 80
 #: what a file's name says of its format

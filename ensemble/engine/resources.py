@@ -54,6 +54,9 @@ def look(engine: Engine) -> bool:
     if engine.fresh and engine.looking and engine.t < counting["t"] + PATIENCE:
         counting["again"] = True
         return True
+    if engine.looking:
+        # the one before never came: all that waits, in order, waits for this one
+        counting["held"] = [counting["held"][0] + counting["held"][1], []]
     engine.looking = True
     counting["t"], counting["again"] = engine.t, False
     engine.emit(Look())
@@ -72,7 +75,7 @@ def occur(engine: Engine, numbers: List[int], occasion: Occasion, coming: bool) 
     """An occasion of these rules. If they read the numbers it waits for them where they are `coming` (see `look`), and
     if others wait already it does so too, for they came first."""
     reads = any(engine.book.rules[number].counts for number in numbers)
-    if not numbers or not coming or not (reads or held(engine)):
+    if not numbers or not ((reads and coming) or held(engine)):
         engine.occasions((number, occasion) for number in numbers)
         return
     counting = engine.counting

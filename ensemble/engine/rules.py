@@ -329,7 +329,6 @@ class RuleBook:
         # a severe exception takes a job into CLEANUP before its processes have ended
         if "job-cleanup" in used:
             self.on_event["exception"] = (*self.on_event.get("exception", ()), "job-cleanup")
-        self.ends_watched = any(trigger.startswith("job-") and trigger not in STATE_TRIGGERS for trigger in used)
 
     def exactly(self, trigger: str, name: Optional[str]) -> List[int]:
         """Numbers of the rules on this trigger that have this name, None for those that have none, in file order."""

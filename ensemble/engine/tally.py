@@ -102,11 +102,6 @@ class Tally:
         if rules:
             readers[where] = tuple(sorted({*readers.get(where, ()), *rules}))
 
-    @property
-    def wants_heartbeat(self) -> bool:
-        """Does a rule read what only a heartbeat can tell?"""
-        return bool(self.aged) or ("ensemble", "elapsed") in self._groupless_readers
-
     def bump(self, group: str, state: str, by: int = 1) -> None:
         """Change a count."""
         self.counts[group][state] += by

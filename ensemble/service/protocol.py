@@ -88,7 +88,8 @@ RECORD  {seq, t, type, ...}, seq from 1 without a gap
   state     {state, reason}
   rule      {rule, trigger, firing, remaining, text}              the rule fires; text is its name or metric and value
   action    {rule, firing, action, label, count, text, job?}      what it does; job where it is about one alone
-  job       {job, group, event: submit|start|finish|..., result, cause, exit_code, signal, text}
+  job       {job, group, event: submit|start|finish|..., result, cause, exit_code, signal, text, at?}
+            `t` never goes back; `at` is when it happened, where it was told more than a second after that
   metric    {groups: {G: COUNTS and mean_duration}}     a picture of the counts now; not stored, carries the last seq
   log       {text, rule}
   error     {text, rule}
