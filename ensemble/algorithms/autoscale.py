@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """`autoscale`: more nodes while jobs wait, fewer while nodes idle, within the bounds of the file's scaler.
 
-Plain rules, and one variable, ID-held: the time (as `ensemble.elapsed`) before which the size is left alone. A grow sets it to
-when it has failed at the latest, its end to a cooldown later: so one grow is on its way at a time, and one that another
-request took the place of holds nothing back for ever. Between `shrink_below` and `grow_above` nothing happens.
+Plain rules, and two variables. ID-held is the time (as `ensemble.elapsed`) before which the size is left alone. A grow sets it
+to when it has failed at the latest, its end to a cooldown later: so one grow is on its way at a time, and one that another
+request took the place of holds nothing back for ever. ID-most is the size at which a grow was refused, for there may be no
+more nodes: until the queue may have others (nodes came up, or were undrained), or has fewer, no more are asked for. Between
+`shrink_below` and `grow_above` nothing happens.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from ensemble.custom import Action
 
 #: seconds after which a grow is given up where the file does not have the scaler's time-out
 LONG = 3600
+#: more nodes than any queue has
+NO_BOUND = 1_000_000_000
 #: the scaler's time-out where its table does not say one
 TIMEOUT = 600
 
@@ -56,13 +60,14 @@ class Autoscale(Algorithm):
             "waiting": f"mean.{group.name}.waiting",
             "pending": f"ewm.{group.name}.finished.pending",
         }.get(options["metric"], f"{pending} / max(nodes.up, 1)")
-        held = f"var.{self.id}-held"
+        held, full = f"var.{self.id}-held", f"var.{self.id}-most"
         grow, shrink = str(options["step"]), f"min(nodes.free, {options['step']})"
         if options["factor"] is not None:
             factor = f"{options['factor']:.12g}"
             grow = f"max({grow}, nodes.up * ({factor} - 1) // 1)"
             shrink = f"min(nodes.free, max({options['step']}, nodes.up * (1 - 1 / {factor}) // 1))"
         bound = "" if most is None else f" and nodes.up < {most:.12g}"
+        bound += f" and nodes.up < {full}"
         may = f"ensemble.elapsed >= {held} and"
         looks: Dict[str, Any] = {"repetitions": "unlimited"}
         if options["every"] is not None:
@@ -70,10 +75,15 @@ class Autoscale(Algorithm):
         unfinished = scaler.get("timeout", TIMEOUT) + scaler.get("cooldown", 0) if scaler else LONG
         rules = [
             self.rule("start", "enabled", Action("set", label=f"{self.id}-held", value=0).plain(),
-                      repetitions="unlimited"),
+                      self._bound(NO_BOUND), repetitions="unlimited"),
             # what has ended holds the next one back by the cooldown alone
             self.rule("grown", "grow-finish", self._hold(options["cooldown"]), repetitions="unlimited"),
             self.rule("not-grown", "grow-fail", self._hold(options["cooldown"]), repetitions="unlimited"),
+            # one that has begun wants more than there is; a refusal for another reason tells no size
+            self.rule("full", "grow-fail", self._bound("event.size"), repetitions="unlimited",
+                      when="event.wanted <= event.size"),
+            *(self.rule(word, f"resource-{word}", self._bound(NO_BOUND), repetitions="unlimited",
+                        when=f"{full} < {NO_BOUND}") for word in ("up", "undrain")),
             self.rule(
                 "grow", "heartbeat", self._hold(unfinished + options["cooldown"]),
                 Action("grow", value=grow).plain(),
@@ -89,6 +99,10 @@ class Autoscale(Algorithm):
             give = Action("shrink", value=f"nodes.up - {least:.12g}").plain()
             rules.append(self.rule("end", "end", give, when=f"nodes.up > {least:.12g}", repetitions="unlimited"))
         return rules
+
+    def _bound(self, nodes: Any) -> Dict[str, Any]:
+        """There may be so many nodes."""
+        return Action("set", label=f"{self.id}-most", value=nodes).plain()
 
     def _hold(self, seconds: float) -> Dict[str, Any]:
         """Leave the size alone for so long."""

@@ -39,14 +39,14 @@ def resize(firing: Firing, action: Action) -> None:
     """`grow`, `shrink`: have the queue say what size that makes."""
     engine = firing.engine
     by = firing.amount(action, "value") or 1
-    firing.tell(action, f"{action.name} by {by} node{'s' if by != 1 else ''}")
+    firing.tell(action, f"{action.name} by {nodes(by)}")
     _ask(engine, action.name, by, firing.rule.id, firing.number)
 
 
 def by_operator(engine: Engine, by: int) -> None:
     """An operator, not a rule, wants so many more nodes, or fewer."""
     action, many = ("grow" if by > 0 else "shrink"), abs(by)
-    text = f"{action} by {many} node{'s' if many != 1 else ''}, asked for by an operator"
+    text = f"{action} by {nodes(many)}, asked for by an operator"
     engine.record("log", text=text, rule=None)
     _ask(engine, action, many, None, 0)
 
@@ -103,9 +103,11 @@ def _wanted(engine: Engine, data: Dict[str, Any]) -> None:
     bound = f", and goes no further: {data['reason']}" if data.get("reason") else ""
     if action == "shrink" and wanted >= size:
         # there are not more yet: some of those that were to come are not wanted any more
-        text = f"shrink to {wanted} nodes, no more to {before}, begins: {size} node{' is' if size == 1 else 's are'} up"
+        text = (
+            f"shrink to {nodes(wanted)}, no more to {before}, begins: {nodes(size)} {'is' if size == 1 else 'are'} up"
+        )
     else:
-        text = f"{action} from {size} to {wanted} nodes begins"
+        text = f"{action} from {size} to {nodes(wanted)} begins"
     _tell(engine, action, rule, firing, f"{text}{bound}")
     _more(engine)
 
@@ -117,8 +119,15 @@ def _refused(engine: Engine, data: Dict[str, Any]) -> None:
     action, _, rule, _ = asked
     _failed(engine, action, None, data["reason"])
     engine.record("error", rule=rule, text=f"{action}: {data['reason']}")
-    _occur(engine, f"{action}-fail", engine.scaling["wanted"], data.get("size"), data["reason"])
+    wanted, size = engine.scaling["wanted"], data.get("size")
+    # one that has not asked for any size before wants what there is
+    _occur(engine, f"{action}-fail", size if wanted is None else wanted, size, data["reason"])
     _more(engine)
+
+
+def nodes(many: int) -> str:
+    """So many nodes, in words."""
+    return f"{many} node{'' if many == 1 else 's'}"
 
 
 def _more(engine: Engine) -> None:
@@ -145,7 +154,7 @@ def _finish(engine: Engine, data: Dict[str, Any]) -> None:
     # what was to be had may be less than what was wanted: a bound of those who own the nodes
     engine.scaling["wanted"] = data.get("reached", data["wanted"])
     action, size = change["action"], data["size"]
-    text = f"{action} is done: {size} node{' is' if size == 1 else 's are'} up"
+    text = f"{action} is done: {nodes(size)} {'is' if size == 1 else 'are'} up"
     _tell(engine, action, change["rule"], change["firing"], text)
     _occur(engine, f"{action}-finish", data["wanted"], size, "")
 
@@ -163,7 +172,7 @@ def _fail(engine: Engine, data: Dict[str, Any]) -> None:
         engine.scaling["wanted"] = data["size"]
     action = change["action"]
     _failed(engine, action, change["wanted"], data["reason"])
-    text = f"{action} to {change['wanted']} nodes has failed: {data['reason']}"
+    text = f"{action} to {nodes(change['wanted'])} has failed: {data['reason']}"
     engine.record("error", rule=change["rule"], text=text)
     _occur(engine, f"{action}-fail", data["wanted"], data.get("size"), data["reason"])
 

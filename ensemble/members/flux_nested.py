@@ -88,7 +88,8 @@ def nested(home: flux.Flux, given: Dict[str, Any], waiting: Callable[[], None]) 
         if uri:
             return from_here(uri), fresh
         if state == _INACTIVE:
-            raise OSError(errno.ECONNREFUSED, f"its job {JobID(id).f58plain} has ended before it was up")
+            why = _why(home, id)
+            raise OSError(errno.ECONNREFUSED, f"its job {JobID(id).f58plain} has ended before it was up{why}")
         waiting()
         time.sleep(_TICK)
 
@@ -120,6 +121,17 @@ def _look(home: flux.Flux, id: int) -> Tuple[int, str]:
     """A job's state, and the URI of the instance in it, '' before it has told that."""
     job = home.rpc("job-list.list-id", {"id": id, "attrs": ["state", "annotations"]}).get()["job"]
     return int(job["state"]), str(((job.get("annotations") or {}).get("user") or {}).get("uri") or "")
+
+
+def _why(home: flux.Flux, id: int) -> str:
+    """What Flux says of the end of a job, behind a colon; '' where it says nothing."""
+    attrs = ["exception_type", "exception_note"]
+    try:
+        job = home.rpc("job-list.list-id", {"id": id, "attrs": attrs}).get()["job"]
+    except OSError:
+        return ""
+    told = " ".join(str(job[word]) for word in attrs if job.get(word))
+    return f": {told}" if told else ""
 
 
 def _jobspec(given: Dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from flux.core.inner import lib
 from flux.idset import IDset
 
 from ensemble.engine.events import Counted, Event, Resources
+from ensemble.members.flux_nodes import REASON
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 
@@ -114,8 +115,9 @@ class ResourceWatch:
             # the past is told, so the stream works
             self._backoff = _BACKOFF[0]
         for event in events:
-            name, ranks = _NAMES.get(event.get("name")), (event.get("context") or {}).get("idset")
-            if name is None or not ranks:
+            name, context = _NAMES.get(event.get("name")), event.get("context") or {}
+            ranks = context.get("idset")
+            if name is None or not ranks or _reworded(context):
                 continue
             t = float(event["timestamp"])
             for ensemble, told in self._told.items():
@@ -155,6 +157,11 @@ class ResourceWatch:
             self._post(ensemble, Counted(self._clock(), counts))
         if self._next:
             self._ask()
+
+
+def _reworded(context: Mapping[str, Any]) -> bool:
+    """Has a scaler written another reason at nodes that were drained already?"""
+    return bool(context.get("overwrite")) and str(context.get("reason") or "").startswith(REASON)
 
 
 def end_stream(handle: flux.Flux, stream: Any) -> None:

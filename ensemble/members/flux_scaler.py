@@ -19,45 +19,23 @@ from __future__ import annotations
 
 import os
 import syslog
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional
 
 import flux
-from flux.idset import IDset
 
 from ensemble.members import scaler_program
 from ensemble.members.base import Loop, Submitter, Timer
+from ensemble.members.flux_nodes import GIVEN, REASON, Nodes, idset, looked
 from ensemble.members.flux_timers import Timers
 from ensemble.members.guard import Log, guarded
 from ensemble.members.scaler import Change, Order, Scaler, Sized, Way, way
 from ensemble.spec.scaler import COMMAND, DRAIN, MINICLUSTER, Site, site
 from ensemble.spec.scaler import Scaler as Table
 
-#: how the reason begins of a drain of ours
-REASON = "ensemble: taken by shrink"
 #: seconds between two looks, at first and at most
 _PAUSE, _LONGEST = 0.1, 1.0
 #: seconds after which a question counts as not answered
 _PATIENCE = 15.0
-
-
-class Nodes(NamedTuple):
-    """The nodes of an instance at one moment, as sets of ranks."""
-
-    #: may run jobs
-    up: FrozenSet[int]
-    #: drained by a scaler, and those of them that are online
-    ours: FrozenSet[int]
-    ready: FrozenSet[int]
-    #: out of use for other reasons: drained by somebody else, or excluded
-    others: FrozenSet[int]
-    #: without a node
-    offline: FrozenSet[int]
-    #: a job runs there
-    busy: FrozenSet[int]
-    #: the scheduler may put jobs there
-    seen: FrozenSet[int]
-    #: all that the instance may ever have for jobs: but for those that its configuration excludes
-    all: FrozenSet[int]
 
 
 class _Work:
@@ -89,8 +67,6 @@ class FluxScaler(Scaler):
         self._work: Optional[_Work] = None
         #: the owner is being asked; what is ordered meanwhile waits for the answer
         self._asking = False
-        #: nodes that it was asked to take, and that are still online
-        self._given: FrozenSet[int] = frozenset()
         self._timer: Optional[Timer] = None
         self._limit: Optional[Timer] = None
         self._stopped = False
@@ -98,7 +74,7 @@ class FluxScaler(Scaler):
     def size(self, then: Sized) -> None:
         def seen(nodes: Optional[Nodes], error: str) -> None:
             if nodes is not None:
-                self.most = len(nodes.all - nodes.others)
+                self.most = len(nodes.up | nodes.ready if self._way is None else nodes.all - nodes.others)
             then(None if nodes is None else len(nodes.up), error)
 
         self._see(seen)
@@ -143,7 +119,6 @@ class FluxScaler(Scaler):
             except (OSError, KeyError, TypeError, ValueError) as exc:
                 then(None, f"the nodes cannot be looked at: {getattr(exc, 'strerror', None) or exc}")
                 return
-            self._given &= nodes.ready
             then(nodes, "")
 
         self._handle.rpc("resource.status", {}, nodeid=0).then(guarded(self._log, status), timeout=_PATIENCE)
@@ -195,7 +170,7 @@ class FluxScaler(Scaler):
 
     def _add(self, work: _Work, nodes: Nodes, missing: int) -> None:
         # those that the owner may still take are of use once it knows how many there shall be
-        back = nodes.ready if work.asked else nodes.ready - self._given
+        back = nodes.ready if work.asked else nodes.ready - nodes.given
         if back:
             self._drain("undrain", sorted(back)[:missing], work)
         elif work.asked:
@@ -228,27 +203,56 @@ class FluxScaler(Scaler):
                 work.pause = _PAUSE
             self._again(work)
         elif taken and not work.asked:
-            self._ask(work, nodes, extent, taken)
+            self._give(work, nodes, extent, taken)
         elif taken:
             self._again(work)  # it was asked for: it is done when they are gone
         else:
             self._end(work, len(nodes.up), "")
 
-    def _ask(self, work: _Work, nodes: Nodes, extent: int, ranks: Iterable[int]) -> None:
+    def _give(self, work: _Work, nodes: Nodes, extent: int, ranks: FrozenSet[int]) -> None:
+        """Ask the owner to take these, which is written at the nodes themselves first."""
+        fresh = ranks - nodes.given
+
+        def marked(future: Any) -> None:
+            if self._stopped or self._work is not work:
+                return
+            try:
+                future.get()
+            except OSError:
+                self._again(work)
+                return
+            self._ask(work, nodes, extent, ranks, fresh)
+
+        if fresh:
+            self._mark(fresh, GIVEN, work.order.ensemble).then(guarded(self._log, marked), timeout=_PATIENCE)
+        else:
+            self._ask(work, nodes, extent, ranks)
+
+    def _mark(self, ranks: Iterable[int], reason: str, ensemble: str) -> Any:
+        payload = {"targets": idset(ranks), "reason": f"{reason} of ensemble {ensemble}", "mode": "overwrite"}
+        return self._handle.rpc("resource.drain", payload, nodeid=0)
+
+    def _ask(
+        self, work: _Work, nodes: Nodes, extent: int, ranks: Iterable[int], fresh: FrozenSet[int] = frozenset()
+    ) -> None:
+        """Ask the owner for nodes, or to take these; `fresh` are those of them that it was not asked to take before."""
         assert self._way is not None
         self._asking = True
         order = work.order._replace(wanted=work.wanted)
         change = Change(order, len(nodes.up), extent, idset(ranks))
-        before = self._given
-        if order.action == "shrink":
-            self._given = frozenset(ranks)
+
+        def told(error: str, reached: Optional[int]) -> None:
+            if error and fresh and not self._stopped:
+                # it has said that it takes none
+                ask = self._mark(fresh, REASON, order.ensemble)
+                ask.then(guarded(self._log, lambda future: asked(error, reached)), timeout=_PATIENCE)
+            else:
+                asked(error, reached)
 
         def asked(error: str, reached: Optional[int]) -> None:
             self._asking = False
             if self._stopped:
                 return
-            if error:
-                self._given = before  # it has said that it takes none
             if self._work is not work:
                 # something else is wanted by now
                 if self._work is not None:
@@ -263,12 +267,12 @@ class FluxScaler(Scaler):
             work.pause = _PAUSE
             self._look()
 
-        self._way.change(change, asked)
+        self._way.change(change, told)
 
     def _drain(self, how: str, ranks: List[int], work: _Work) -> None:
         payload: Dict[str, Any] = {"targets": idset(ranks)}
         if how == "drain":
-            payload.update(reason=f"{REASON} of ensemble {work.order.ensemble}", overwrite=0)
+            payload.update(reason=f"{REASON} of ensemble {work.order.ensemble}")
 
         def done(future: Any) -> None:
             if self._stopped or self._work is not work:
@@ -310,7 +314,8 @@ class FluxScaler(Scaler):
                 return
             # those on which no job runs are taken, if nobody else has to take them
             found = (nodes.ready & nodes.busy if self._way is None else nodes.ready) if nodes else frozenset()
-            back, kept = found - self._given, found & self._given
+            given = nodes.given if nodes else frozenset()
+            back, kept = found - given, found & given
             why = error
             if kept:
                 why += f"; ranks {idset(kept)} stay drained, for they may yet be taken, until a grow"
@@ -334,45 +339,6 @@ class FluxScaler(Scaler):
         self._work = None
         self._drop_timers()
         work.done(size, error)
-
-
-def looked(status: Dict[str, Any], scheduler: Dict[str, Any]) -> Nodes:
-    """What `resource.status` and `resource.sched-status` answer. Raises KeyError, TypeError, ValueError."""
-    online, offline, excluded = (_ranks(status.get(word)) for word in ("online", "offline", "exclude"))
-    ours: Set[int] = set()
-    others: Set[int] = set(excluded)
-    for ranks, why in status["drain"].items():
-        mine = str((why or {}).get("reason") or "").startswith(REASON)
-        (ours if mine else others).update(_ranks(ranks))
-    ours -= others
-    everything, down, busy = (_of(scheduler[word]) for word in ("all", "down", "allocated"))
-    return Nodes(
-        frozenset(online - ours - others),
-        frozenset(ours),
-        frozenset(ours & online),
-        frozenset(others),
-        frozenset(offline - others),
-        frozenset(busy),
-        frozenset(everything - down),
-        frozenset((online | offline) - excluded),
-    )
-
-
-def _ranks(text: Optional[str]) -> Set[int]:
-    return set(IDset(text or ""))
-
-
-def _of(R: Any) -> Set[int]:
-    """The ranks of a resource set (RFC 20)."""
-    found: Set[int] = set()
-    for entry in (R or {}).get("execution", {}).get("R_lite", ()):
-        found |= _ranks(str(entry["rank"]))
-    return found
-
-
-def idset(ranks: Iterable[int]) -> str:
-    """The ranks as Flux writes them."""
-    return str(IDset(",".join(map(str, sorted(ranks)))))
 
 
 def way_of(table: Table, loop: Loop, submitter: Optional[Submitter]) -> Optional[Way]:

@@ -93,19 +93,22 @@ class Scaling:
                 return
             self._met(engine.id, size)
             reason = ""
+            wish = self._wishes.get(engine.id)
+            coming = wish is not None and wish.open and wish.action == "grow"
             if action.by > 0:
                 base = max(size, action.held or 0)
                 wanted = base + action.by
                 if table.max is not None and wanted > table.max:
-                    wanted, reason = table.max, f"there may be no more than {table.max} nodes"
+                    wanted, reason = table.max, f"there may be no more than {scaling.nodes(table.max)}"
                 if scaler.most is not None and wanted > scaler.most:
-                    wanted, reason = scaler.most, f"this queue can have no more than {scaler.most} nodes"
-                wrong = wanted <= base
+                    wanted, reason = scaler.most, f"this queue can have no more than {scaling.nodes(scaler.most)}"
+                # where nodes were lost since, there are fewer than it wants, and a bound is no reason not to have them back
+                wrong = wanted <= (base if coming else size)
             else:
                 base = size if action.held is None else action.held
                 wanted = base + action.by
                 if wanted < table.min:
-                    wanted, reason = table.min, f"there may be no fewer than {table.min} nodes"
+                    wanted, reason = table.min, f"there may be no fewer than {scaling.nodes(table.min)}"
                 wrong = wanted >= base
             if wrong:
                 self._tell(engine.id, "refused", number=action.number, size=size, reason=reason)

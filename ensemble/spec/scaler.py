@@ -170,11 +170,20 @@ def _number(node: Optional[Node]) -> Optional[int]:
         return None
 
 
+def _none(duration: Any) -> bool:
+    try:
+        return units.duration(duration) == 0
+    except ValueError:
+        return False
+
+
 def _between(given: Mapping[str, Any], name: str, least: int, most: Optional[int]) -> List[Tuple[str, str]]:
     """Faults between the keys of a table: the key, and a sentence."""
     found = []
     if most is not None and 1 <= most < least:
         found.append(("min", f"min is {least}, which is more than max, {most}"))
+    if "timeout" in given and _none(given["timeout"]):
+        found.append(("timeout", "a timeout of 0 leaves no time for any change: each would fail at once"))
     if name == COMMAND and "command" not in given:
         found.append(("name", "the scaler 'command' has no command: give the one that changes the size"))
     for word, names in _OF.items():

@@ -147,13 +147,13 @@ def test_a_shrink_of_what_is_still_to_come_says_so(world: Any) -> None:
     scaled(w, "wanted", number=1, size=1, wanted=4)
     scaled(w, "wanted", number=2, size=1, wanted=2)
     scaled(w, "wanted", number=3, size=1, wanted=1)
-    scaled(w, "wanted", number=4, size=2, wanted=1, reason="there may be no fewer than 1 nodes")
+    scaled(w, "wanted", number=4, size=2, wanted=1, reason="there may be no fewer than 1 node")
     texts = [r["text"] for r in w.records("action") if "begins" in r["text"]]
     assert texts == [
         "grow from 1 to 4 nodes begins",
         "shrink to 2 nodes, no more to 4, begins: 1 node is up",
-        "shrink to 1 nodes, no more to 2, begins: 1 node is up",
-        "shrink from 2 to 1 nodes begins, and goes no further: there may be no fewer than 1 nodes",
+        "shrink to 1 node, no more to 2, begins: 1 node is up",
+        "shrink from 2 to 1 node begins, and goes no further: there may be no fewer than 1 node",
     ]
     w.command("cancel")
     w.run()

@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator
+import time
+from typing import Any, Dict, Iterator, List
 
 import pytest
 import yaml
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
 try:
+    import flux
+
     from t.flux.growing import growing
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
@@ -53,3 +56,40 @@ def test_nodes_come_while_jobs_wait_and_go_at_last(site: Site, metric: str) -> N
     # those that went are those that came, be it while the last jobs ran or at the end
     assert begun[2:] in (["shrink from 3 to 2", "shrink from 2 to 1"], ["shrink from 3 to 1"]), begun
     site.wait(lambda: site.place.online() == "0", "end of the brokers that were started")
+
+
+@pytest.mark.parametrize(("name", "grown"), [("command", ["2", "3", "4"]), ("drain", [])])
+def test_it_asks_for_no_more_than_there_may_be(site: Site, name: str, grown: List[str]) -> None:
+    """The scaler has no maximum, and nothing is waited for: still there is one refusal, and another one where a node came back."""
+    table = {"name": name, "command": site.place.command} if name == "command" else {"name": name}
+    text = {
+        "scaler": table,
+        "logging": {"heartbeat": 0.3},
+        "jobs": [{"name": "a", "command": "sleep 60", "nodes": 1, "exclusive": True, "count": 9}],
+        "algorithm": {
+            "name": "autoscale", "metric": "backlog", "grow_above": 0.1, "shrink_below": 0.05, "cooldown": 0,
+            "at_end": "keep",
+        },
+        "rules": [{"trigger": "start", "action": {"name": "submit", "label": "a"}}],
+    }  # fmt: skip
+    id = site.submit(yaml.safe_dump(text))
+    most = grown[-1] if grown else "1"
+    refused = f"grow: this queue can have no more than {most} node{'' if most == '1' else 's'}"
+    site.wait(lambda: site.errors(id), "refusal")
+    time.sleep(3)
+    assert site.errors(id) == [refused]
+    said = [record["text"] for record in site.records(id) if record["type"] == "action"]
+    assert [m[1] for m in (re.search(r"grow is done: (\d) nodes are up", line) for line in said) if m] == grown
+    # the bound is another one by now: it is tried again
+    start = flux.Flux(site.place.environment["FLUX_START_URI"])
+    if grown:
+        start.rpc("start.kill", {"rank": 3, "signum": 15}).get()
+        site.wait(lambda: site.errors(id)[1:], "another refusal, once the node is back")
+        assert site.place.online() == "0-3"
+    else:
+        start.rpc("start.run", {"rank": 1}).get()
+        site.wait(lambda: site.errors(id)[1:], "another refusal, as there are two now")
+    assert site.errors(id)[1] == refused.replace("1 node", "2 nodes")
+    time.sleep(1.5)
+    assert len(site.errors(id)) == 2
+    site.ask("cancel", {"id": id})

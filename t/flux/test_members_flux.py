@@ -198,3 +198,15 @@ def test_home_is_no_member(service: RealService, flux_instance: FluxInstance) ->
     status = ended(service, id)
     assert status["state"] == "failed"
     assert "called home" in rows(service, id)[0]["note"]
+
+
+def test_one_that_cannot_come_up_says_why(service: RealService) -> None:
+    text = (
+        "members: {big: {nodes: 99, timeout: 3s}}\n"
+        "jobs: [{name: a, command: x, member: big}]\n"
+        "rules: [{trigger: start, action: {name: submit, label: a}}]\n"
+    )
+    id = service.submit(text)
+    assert ended(service, id)["state"] == "failed"
+    log = json.dumps(service.ask("log", {"id": id})["records"])
+    assert "has ended before it was up: alloc unsatisfiable request" in log

@@ -17,6 +17,8 @@ import yaml
 
 pytestmark = [pytest.mark.flux, pytest.mark.timeout(400)]
 try:
+    import flux
+
     from t.flux.growing import Growing, growing
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
@@ -163,6 +165,54 @@ def test_a_shrink_is_done_when_the_nodes_are_gone(site: Site) -> None:
     assert (last["ENSEMBLE_ACTION"], last["ENSEMBLE_SIZE_WANTED"]) == ("grow", "3"), "the owner is told first"
     assert site.place.online() == "0-2"
     assert "2" not in site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"], "it is of use again"
+
+
+def test_a_later_service_knows_what_the_owner_was_asked_to_take(site: Site) -> None:
+    """The node stays drained until its owner was told otherwise, though the service that asked is dead."""
+    heard = on("resource-drain", {"name": "log", "value": "drained {event.ranks}"}, repetitions="unlimited")
+    id = site.begin([on("start", {"name": "grow", "value": 3})])
+    assert site.end(id) == "complete"
+    site.place.how("never")
+    id = site.begin(
+        [on("start", {"name": "shrink"}), on("shrink-fail", {"name": "log", "value": "late"}), heard], timeout="2s"
+    )
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["drained 3", "late", "shrink-fail 3 3"], "another reason is no other drain"
+    pid = site.pid
+    os.kill(pid, signal.SIGKILL)
+    site.wait(lambda: not os.path.exists(f"/proc/{pid}"), "end of the service")
+    site.wait(lambda: _answers(site), "service after the restart")
+    site.place.how("fail")
+    id = site.begin([on("start", {"name": "shrink"})])
+    assert site.end(id) == "complete"
+    assert site.place.told()[-1]["ENSEMBLE_RANKS"] == "2-3"
+    assert site.errors(id) == [
+        "shrink to 2 nodes has failed: flux has failed with exit code 3: there are no nodes today; "
+        "ranks 3 stay drained, for they may yet be taken, until a grow"
+    ]
+    assert list(site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"]) == ["3"]
+    site.place.how("")
+    id = site.begin([on("start", {"name": "grow"})])
+    assert site.end(id) == "complete"
+    assert site.logged(id) == ["grow-finish 4 4"]
+    assert site.place.handle.rpc("resource.status", {}, nodeid=0).get()["drain"] == {}
+
+
+def test_nodes_that_were_lost_are_had_again(site: Site) -> None:
+    """At its bound an ensemble that wants more than there is asks for what is missing."""
+    rules = [
+        on("start", {"name": "grow", "value": 9}),
+        on("resource-down", {"name": "grow"}),
+        on("signal", {"name": "log", "value": "x"}, name="never"),
+    ]
+    id = site.begin(rules, max=3)
+    site.wait(lambda: site.logged(id) == ["grow-finish 3 3"], "nodes")
+    start = flux.Flux(site.place.environment["FLUX_START_URI"])
+    start.rpc("start.kill", {"rank": 2, "signum": 9}).get()
+    site.wait(lambda: site.logged(id)[1:], "nodes, once more")
+    assert site.logged(id)[1:] == ["grow-finish 3 3"]
+    assert site.errors(id) == []
+    site.ask("cancel", {"id": id})
 
 
 def test_no_node_is_taken_from_under_a_job(site: Site) -> None:

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.flux, pytest.mark.timeout(300)]
 try:
     from flux.idset import IDset
 
-    from ensemble.members.flux_scaler import REASON
+    from ensemble.members.flux_nodes import REASON
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 

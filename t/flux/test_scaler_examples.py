@@ -20,7 +20,7 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
-from ensemble.members.flux_scaler import REASON
+from ensemble.members.flux_nodes import REASON
 from t.flux_instance import FluxInstance
 
 TOP = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def test_the_example(service: RealService) -> None:
     records = run(service, TOP / "examples" / "grow.yaml")
     assert texts(records, "log") == ["there is 1 node left", "there are 3 nodes now"]
     told = texts(records, "action")
-    assert "shrink from 4 to 1 nodes begins" in told
+    assert "shrink from 4 to 1 node begins" in told
     assert "grow is done: 3 nodes are up" in told
     assert service.ask("list")["ensembles"][-1]["state"] == "complete"
 

@@ -358,7 +358,7 @@ def test_autoscale_keeps_to_the_bounds_and_times_of_the_scaler(metric: str, look
     rules = {rule.id: rule for rule in loaded.spec.rules}
     grow, shrink, end = (rules[f"autoscale-{word}"] for word in ("grow", "shrink", "end"))
     held = "ensemble.elapsed >= var.autoscale-held"
-    assert str(grow.when) == f"{held} and {looked} and nodes.up < 9"
+    assert str(grow.when) == f"{held} and {looked} and nodes.up < 9 and nodes.up < var.autoscale-most"
     assert f"{held} and nodes.free > 0 and nodes.up > 2 and " in str(shrink.when)
     waits, above = looked.split(" and ")
     low = above.replace("> 60", "< 10")
@@ -369,14 +369,14 @@ def test_autoscale_keeps_to_the_bounds_and_times_of_the_scaler(metric: str, look
     assert [str(action.value) for action in shrink.actions] == ["ensemble.elapsed + 20", "min(nodes.free, 3)"]
     assert str(end.when) == "nodes.up > 2"
     assert not any(rule.keep_alive for rule in rules.values())
-    assert dict(loaded.spec.variables) == {"autoscale-held": None}
+    assert dict(loaded.spec.variables) == {"autoscale-held": None, "autoscale-most": None}
 
 
 def test_autoscale_without_a_maximum_and_an_end() -> None:
     entry = GOOD["autoscale"].replace("}", ", factor: 2, at_end: keep}")
     rules = rules_of(text(entry).replace(", max: 9", ""))
     assert "autoscale-end" not in rules
-    assert str(rules["autoscale-grow"].when).endswith("mean.probe.waiting > 60")
+    assert str(rules["autoscale-grow"].when).endswith("mean.probe.waiting > 60 and nodes.up < var.autoscale-most")
     assert str(rules["autoscale-grow"].actions[1].value) == "max(1, nodes.up * (2 - 1) // 1)"
 
 
@@ -387,5 +387,5 @@ def test_variables_of_algorithms_are_declared_beside_those_of_the_file() -> None
     )
     two = two.replace(SUBMIT, "{name: submit, label: probe, count: var.n}")
     loaded = load(two, "it.yaml", Folder("."))
-    assert dict(loaded.spec.variables) == {"n": 3, "nodes-held": 7}
+    assert dict(loaded.spec.variables) == {"n": 3, "nodes-held": 7, "nodes-most": None}
     assert not loaded.warnings

@@ -31,6 +31,7 @@ rules:
         ("name: drain, min: 0", 28, "min cannot be '0'", None),
         ("name: drain, max: many", 28, "max cannot be 'many'", None),
         ("name: drain, min: 9, max: 3", 23, "min is 9, which is more than max, 3", None),
+        ("name: drain, timeout: 0s", 23, "a timeout of 0 leaves no time for any change: each would fail at once", None),
         ("name: drain, cooldown: -1", 33, "cooldown cannot be '-1'", None),
         ("name: drain, timeot: 3", 23, "the scaler has no key 'timeot'", "timeout"),
         ("name: drain, force: 'yes'", 30, "force cannot be 'yes'", "true"),
