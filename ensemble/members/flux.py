@@ -129,7 +129,7 @@ class FluxMember(Member):
         self._deliver: Optional[Callable[..., Any]] = None
         #: called before a cancel is told, but for those from before its last call: a shutdown, of which word may come later
         self.before_cancel: Optional[Callable[[], None]] = None
-        self._looked = float("-inf")
+        self._looked = 0.0
         self._open: Dict[str, _Ensemble] = {}
         self._outbox: Deque[Tuple[str, Event]] = deque()
         self._draining = False
@@ -145,8 +145,8 @@ class FluxMember(Member):
             self._log,
             self._told,
             self._told_of_past,
-            self._seen,
-            self._ready,
+            lambda key, id: self._requests.seen(key, id),
+            lambda ensemble: self._requests.release(ensemble),
             self._past,
             self._missing,
             self._given_up if remote else None,
@@ -344,12 +344,6 @@ class FluxMember(Member):
         note = b"its ensemble has given it up"
         lib.flux_future_destroy(lib.flux_job_cancel(self.handle.handle, id, note))
 
-    def _seen(self, key: Key, id: int) -> None:
-        self._requests.seen(key, id)
-
-    def _ready(self, ensemble: str) -> None:
-        self._requests.release(ensemble)
-
     def _told(self, ensemble: str, event: JobEvent) -> None:
         if not self._reading.takes(ensemble, event):
             self._pass_on(ensemble, event)
@@ -386,8 +380,7 @@ class FluxMember(Member):
 
     def _hand_over(self, ensemble: str, event: Event) -> None:
         if self.before_cancel is not None and is_cancel(event) and event.t >= self._looked:
-            # another machine's clock tells nothing of ours
-            self._looked = self._looked if self._remote else self._clock()
+            self._looked = 0.0 if self._remote else self._clock()  # that of another machine may differ
             self.before_cancel()
         if ensemble in self._open and self._deliver is not None:
             self._deliver(ensemble, event)
