@@ -133,6 +133,12 @@ class Member(ABC):
     def perform(self, ensemble: str, action: Action) -> None:
         """Carry out a `Submit`, `Cancel`, `Kill`, `Urgency` or `Look` of an open ensemble."""
 
+    def foresee(self, ensemble: str, action: Submit) -> None:  # noqa: B027 - for most there is nothing to gain
+        """`perform` will be asked for this one, once it is kept, or never: what has no effect may be done by now.
+
+        Never raises.
+        """
+
     def scaler(self, table: Table, submitter: Optional[Submitter]) -> Scaler:
         """What changes the number of nodes as that table says; `submitter` wrote it, None is the site itself.
 

@@ -12,6 +12,7 @@ that have not ended; while the service cannot take events (`hold`) none are aske
 
 from __future__ import annotations
 
+import contextlib
 import os
 import syslog
 import time
@@ -218,6 +219,12 @@ class FluxMember(Member):
             self._resources.look(ensemble)
         else:
             raise TypeError(f"a member cannot perform {action!r}")
+
+    def foresee(self, ensemble: str, action: Submit) -> None:
+        """Write its jobspec."""
+        # what Flux has no words for is told when it is to be submitted
+        with contextlib.suppress(MemberError):
+            self._requests.foresee(action.key, self._template(ensemble, self._open[ensemble], action), action.params)
 
     def scaler(self, table: Table, submitter: Optional[Submitter]) -> FluxScaler:
         """Made anew for each table. Raises MemberError where no scaler of that name is installed."""

@@ -17,6 +17,7 @@ An act on a job without an answer is simply sent again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import syslog
@@ -50,6 +51,8 @@ _PATIENCE = 15.0
 _NO_ANSWER = frozenset((errno.ENOSYS, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT))
 #: seconds to the next inquiry, at first and at most
 _BACKOFF = (0.1, 5.0)
+#: jobspecs that are written before their turn
+_FORESEEN = 64
 #: characters of a cause that go into a job's exception
 _LONGEST_NOTE = 200
 
@@ -119,6 +122,8 @@ class Requests:
         self._on_submitted = guarded(log, self._submitted)
         self._on_done = guarded(log, self._done)
         self._inquiry = Inquiry(handle, journal, timers, log, self._inquired)
+        #: what is to be sent for a key, written before it was asked for; some will never be
+        self._foreseen: Dict[Key, bytes] = {}
         self._queues: Dict[str, _Queue] = {}
         #: ensembles whose queue may be served, next first
         self._turns: Deque[str] = deque()
@@ -148,6 +153,16 @@ class Requests:
         """The journal listens for this ensemble now: its submissions may go."""
         self._line_up(ensemble)
         self._pump()
+
+    def foresee(self, key: Key, template: Template, params: Dict[str, Any]) -> None:
+        """This will be submitted, or never: write it."""
+        with contextlib.suppress(ValueError):
+            self._foreseen[key] = self._written(key, template, params)
+        if len(self._foreseen) > _FORESEEN:
+            del self._foreseen[next(iter(self._foreseen))]
+
+    def _written(self, key: Key, template: Template, params: Dict[str, Any]) -> bytes:
+        return self._signer.sign(template.fill(str(key), params))
 
     def submit(self, ensemble: str, key: Key, template: Template, params: Dict[str, Any]) -> None:
         """Send a submission, now or when it is its turn."""
@@ -221,11 +236,13 @@ class Requests:
     def _send_submission(self, submission: _Submission) -> None:
         template = submission.template
         try:
-            jobspec = template.fill(str(submission.key), submission.params)
+            written = self._foreseen.pop(submission.key, None)
+            if written is None:
+                written = self._written(submission.key, template, submission.params)
         except ValueError as exc:
             self._refuse(submission, str(exc))
             return
-        future = self._signer.submit(self._handle.handle, jobspec, template.urgency)
+        future = self._signer.submit(self._handle.handle, written, template.urgency)
         if future == ffi.NULL:
             error = ffi.errno
             self._landed(submission)

@@ -39,8 +39,10 @@ class Signer:
         self._leave_it_to_flux = _has_security()
         self._userid = os.getuid()
 
-    def submit(self, handle: object, jobspec: bytes, urgency: int) -> object:
+    def sign(self, jobspec: bytes) -> bytes:
+        """What `submit` takes."""
+        return jobspec if self._leave_it_to_flux else wrapped(jobspec, self._userid)
+
+    def submit(self, handle: object, signed: bytes, urgency: int) -> object:
         """The future of a `flux_job_submit` over a `flux_t *`; NULL, with errno set, where it cannot be sent."""
-        if self._leave_it_to_flux:
-            return lib.flux_job_submit(handle, jobspec, urgency, 0)
-        return lib.flux_job_submit(handle, wrapped(jobspec, self._userid), urgency, _PRE_SIGNED)
+        return lib.flux_job_submit(handle, signed, urgency, 0 if self._leave_it_to_flux else _PRE_SIGNED)

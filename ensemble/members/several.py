@@ -145,6 +145,11 @@ class Several(Member):
             return
         self.home.perform(ensemble, action)
 
+    def foresee(self, ensemble: str, action: Submit) -> None:
+        """Home alone prepares."""
+        if not action.member:
+            self.home.foresee(ensemble, action)
+
     def scaler(self, table: Table, submitter: Optional[Submitter]) -> Scaler:
         """Home alone is scaled."""
         return self.home.scaler(table, submitter)

@@ -2,7 +2,8 @@
 """The store in Flux's KVS: what was submitted outlives the service, and a restart of the instance. Imports flux.
 
     ensemble.<id>.given            what was submitted, and the version of the form
-    ensemble.<id>.log.<b>.<n>.lines      what events did, lines of JSON: [number, event, intents, records, rows]
+    ensemble.<id>.log-<n>          what events did, lines of JSON: [number, event, intents, records, rows]; where there are
+    ensemble.<id>.log.<b>.<n>.lines      many of these since the last snapshot, the others lie here
     ensemble.<id>.records.<b>.<n>.lines  records, lines of JSON; n is the first one's seq
     ensemble.<id>.rows.<b>.<n>.lines     rows of ended jobs, lines of JSON; n is the first one's place
     ensemble.<id>.snapshot         {number, seq, state, log, past}: `log` is the first segment after it, `past` the bytes of
@@ -38,14 +39,15 @@ import flux
 from flux.core.inner import ffi, raw
 
 from ensemble.service.kvs_disk import why
-from ensemble.service.kvs_segments import Segments
+from ensemble.service.kvs_segments import NEAR, Log, Segments
 from ensemble.service.kvs_writer import NAMESPACE, Change, Put, Writer
 from ensemble.service.past import SHELF, Packer, sizes_from, superfluous, unpack
 from ensemble.service.store import KEPT_RECORDS, Commit, Done, Snapshot, Store, Stored, damaged, recent, sound
 
 ROOT = "ensemble"
-#: version of the form; a greater one was written by a newer release
-FORMAT = 1
+#: version of the form; a greater one was written by a newer release. In 1 no part of the log lies in the ensemble's own
+#: directory, and of what began so none ever does
+FORMAT = 2
 #: records kept in memory of one ensemble, so that watchers need no look-up; and of one that has ended
 _RECENT, _RECENT_OF_ENDED = 2000, 50
 #: how a pack begins, and no line of JSON
@@ -57,7 +59,7 @@ class _Kept:
 
     def __init__(self, id: str) -> None:
         self.path = f"{ROOT}.{id}"
-        self.log = Segments(f"{self.path}.log")
+        self.log = Log(f"{self.path}.log")
         self.records = Segments(f"{self.path}.records")
         self.rows = Segments(f"{self.path}.rows")
         #: events since the last snapshot, and the bytes of packs by shelf
@@ -203,8 +205,7 @@ class KvsStore(Store):
         puts.append(Put(f"{kept.path}.snapshot", _dumps({**snapshot._asdict(), "log": begin, "past": kept.past})))
 
         def make(turn: int) -> List[Put]:
-            kept.log.rotate(begin)
-            return [*puts, *(Put(key, None) for key in kept.log.outdated(begin))]
+            return [*puts, *(Put(key, None) for key in kept.log.cut(begin))]
 
         self._writer.change(Change(make))
 
@@ -243,12 +244,13 @@ class KvsStore(Store):
         version = given.pop("format")
         if version > FORMAT:
             raise ValueError(f"a newer release wrote it in format {version}; this one reads up to {FORMAT}")
+        kept.log.most = NEAR if version > 1 else 0
         stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
         kept.known = False
         if stored.status is not None and stored.status["state"] != "halted":
             return stored
         self._know(kept)
-        kept.log.first = self._segments(kept.log)
+        self._find(kept.log)
         number = 0
         for line in self._since_snapshot(stored, kept, kept.log):
             number = line[0]
@@ -284,8 +286,8 @@ class KvsStore(Store):
             del given["format"]
             stored = sound(Stored(id, given, status=self._json(f"{kept.path}.end")))
             stored.seq = kept.recent[-1]["seq"] if kept.recent else 0
-            log = Segments(kept.log.path)
-            log.first = self._segments(log)
+            log = Log(kept.log.path)
+            self._find(log)
             deque(self._since_snapshot(stored, kept, log), maxlen=0)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as exc:
             return damaged(id, f"its record in the KVS cannot be read ({exc})")
@@ -305,8 +307,8 @@ class KvsStore(Store):
     def _know(self, kept: _Kept) -> None:
         """Look which records and rows there are."""
         kept.known = True
-        kept.records.first = self._segments(kept.records)
-        kept.rows.first = self._segments(kept.rows)
+        self._find(kept.records)
+        self._find(kept.rows)
         if kept.records.first:
             kept.recent.extend(_once(self._lines(kept.records.name(kept.records.first[-1])), _seq))
             kept.records.rotate(kept.recent[-1]["seq"] + 1 if kept.recent else 1)
@@ -315,10 +317,15 @@ class KvsStore(Store):
             kept.row_count = kept.row_next = rows[-1][0] + 1
             kept.rows.rotate(kept.row_count)
 
-    def _segments(self, segments: Segments) -> List[int]:
-        """Numbers of first lines that are there, ascending."""
-        buckets = self._list(segments.path)
-        return sorted(int(name) for bucket in buckets for name in self._list(f"{segments.path}.{int(bucket)}"))
+    def _find(self, segments: Segments) -> None:
+        """Look which segments are there."""
+        path = segments.path
+        buckets = self._list(path)
+        segments.first = sorted(int(name) for bucket in buckets for name in self._list(f"{path}.{int(bucket)}"))
+        if isinstance(segments, Log):
+            folder, _, kind = path.rpartition(".")
+            begin = f"{kind}-"
+            segments.found(int(name[len(begin) :]) for name in self._list(folder) if name.startswith(begin))
 
     def _readable(self, id: str) -> Optional[_Kept]:
         """What is known of an ensemble; None where there is none, or it cannot be read."""
@@ -372,8 +379,8 @@ class KvsStore(Store):
         if len(found) < max:
             # the packs end where the log begins
             last = found[-1][0] if found else after
-            log = Segments(kept.log.path)
-            log.first = self._segments(log)
+            log = Log(kept.log.path)
+            self._find(log)
             rest = (line[:3] for line in self._numbered(log.holding(last + 1), _place) if line[0] > last)
             found += islice(rest, max - len(found))
         return found
@@ -394,8 +401,9 @@ class KvsStore(Store):
         for kind in ("given", "snapshot", "end", "log", "records", "rows"):
             keys = [f"{path}.{kind}"]
             if kind in ("log", "records", "rows"):
-                segments = Segments(f"{path}.{kind}")
-                keys = [segments.name(first) for first in self._segments(segments)]
+                segments = (Log if kind == "log" else Segments)(f"{path}.{kind}")
+                self._find(segments)
+                keys = [segments.name(first) for first in segments.first]
             texts = [text for text in map(self._lookup, keys) if text is not None]
             found[kind] = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
             found["keys"] += len(texts)

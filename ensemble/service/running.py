@@ -57,6 +57,8 @@ _PICTURE = 0.5
 _SNAPSHOT = 500
 #: events that a queue tells again where they were lost in a crash
 _TOLD_AGAIN = (JobEvent, Acknowledged)
+#: actions upon one event that the member hears of before they are kept
+_FORESEEN = 16
 #: counts that people see
 SHOWN = ("submitted", "pending", "running", "active", "finished", "success", "failed", "cancelled", "retried")
 
@@ -181,6 +183,7 @@ class Running:
                 then()
                 for action in todo:
                     self._perform(action)
+                todo.clear()
                 if records or rows:
                     self._changed = True
                     self._gather()
@@ -205,6 +208,10 @@ class Running:
         if self.broken is not None or self.engine.final not in (None, "halted"):
             # nothing follows, and the store may have let go of it
             return
+        # while the store writes
+        for action in todo[:_FORESEEN]:
+            if isinstance(action, Submit):
+                self._member.foresee(self.id, action)
         # a snapshot costs what is active, and so comes the later the more that is
         if self.number - self._snapped >= max(_SNAPSHOT, 2 * len(self.engine.jobs)):
             self._snapped = self.number

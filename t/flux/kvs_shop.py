@@ -61,6 +61,11 @@ class KvsShop(Shop):
         names = sorted(self.store._list(path), key=int)
         return {name: sorted(self.store._list(f"{path}.{name}"), key=int) for name in names}
 
+    def near(self, id: str) -> List[int]:
+        """The segments of the log that lie in the ensemble's own directory."""
+        assert isinstance(self.store, KvsStore)
+        return sorted(int(name[4:]) for name in self.store._list(f"ensemble.{id}") if name.startswith("log-"))
+
     def put(self, key: str, value: Any) -> None:
         """Write a key as it stands there; None unlinks it."""
         from flux.core.inner import raw

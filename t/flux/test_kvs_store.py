@@ -35,7 +35,9 @@ def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop,
     shop.create("bbb")
     shop.commit("bbb", *range(1, 96))
     shop.quiet()
-    for kind in ("log", "records", "rows"):
+    assert shop.near("bbb") == [1, 11, 21, 31]
+    assert shop.buckets("bbb", "log") == {"1": ["41", "51"], "2": ["61", "71", "81"], "3": ["91"]}
+    for kind in ("records", "rows"):
         assert [len(names) for names in shop.buckets("bbb", kind).values()] == [3, 3, 3, 1]
     monkeypatch.setattr(kvs_store, "_RECENT", 5)
     shop.reopen()
@@ -47,6 +49,24 @@ def test_segments_are_closed_and_those_before_a_snapshot_unlinked(shop: KvsShop,
     shop.store.snapshot("bbb", Snapshot(95, 95, {}))
     shop.commit("bbb", 96)
     assert shop.buckets("bbb", "log") == {"3": ["96"]}, "with its last segment a directory goes"
+    assert shop.near("bbb") == []
+    shop.store.snapshot("bbb", Snapshot(96, 96, {}))
+    shop.commit("bbb", *range(97, 109))
+    assert (shop.near("bbb"), shop.buckets("bbb", "log")) == ([97, 107], {})
+    assert [number for number, _ in shop.loaded()["bbb"].events] == list(range(97, 109))
+
+
+def test_the_log_of_an_older_form_goes_on_in_it(shop: KvsShop, monkeypatch: Any) -> None:
+    """So that the release that began it can still take it up."""
+    monkeypatch.setattr(kvs_segments, "LINES", 10)
+    shop.create("bbb")
+    shop.put("ensemble.bbb.given", json.dumps({"format": 1, **given()}))
+    shop.loaded()
+    shop.commit("bbb", *range(1, 31))
+    shop.store.snapshot("bbb", Snapshot(30, 30, {}))
+    shop.commit("bbb", *range(31, 43))
+    assert (shop.near("bbb"), shop.buckets("bbb", "log")) == ([], {"0": ["31", "41"]})
+    assert [number for number, _ in shop.loaded()["bbb"].events] == list(range(31, 43))
 
 
 class Faults:
@@ -146,9 +166,10 @@ DAMAGE = {
     "nothing submitted": ("given", None),
     "no name": ("given", json.dumps({"format": 1, "text": "x"})),
     "a newer format": ("given", json.dumps({"format": 99, **given()})),
-    "an event": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[2,[1,\n[3,[1,"x"],[],[],[]]\n'),
-    "a gap": ("log.0.1.lines", '[1,[1,"x"],[],[],[]]\n[3,[1,"x"],[],[],[]]\n'),
+    "an event": ("log-1", '[1,[1,"x"],[],[],[]]\n[2,[1,\n[3,[1,"x"],[],[],[]]\n'),
+    "a gap": ("log-1", '[1,[1,"x"],[],[],[]]\n[3,[1,"x"],[],[],[]]\n'),
     "a strange key": ("log.x", "1"),
+    "a strange segment": ("log-x", "1"),
     "a directory": ("snapshot.x", "1"),
     "a snapshot": ("snapshot", '{"number": 1}'),
     "the last rows": ("rows.0.0.lines", "[0"),

@@ -19,6 +19,7 @@ try:
 except ImportError as exc:
     pytest.skip(f"Flux tests: the bindings do not load ({exc})", allow_module_level=True)
 
+from ensemble.engine.actions import Submit
 from ensemble.engine.events import BASE_EVENTS, Acknowledged, ActionDone, JobEvent, Key, Refused
 from ensemble.errors import MemberError
 from ensemble.members.base import Submitter
@@ -66,6 +67,17 @@ def test_300_at_once_with_extra_events(driver: FluxDriver) -> None:
     for key in keys:
         assert driver.names(driver.id(key)) == whole
         assert driver.event(driver.id(key), "alloc").context["ranks"] == "0"
+
+
+def test_what_is_foreseen_for_ever_is_bounded_and_dropped_once_sent(driver: FluxDriver) -> None:
+    driver.open("e1", MOCK)
+    written = driver.member._requests._foreseen
+    for number in range(500):
+        driver.member.foresee("e1", Submit(Key("e1", "r", number, 0, 0), "mock", 0, {}))
+    assert list(written) == [Key("e1", "r", number, 0, 0) for number in range(436, 500)]
+    driver.perform("e1", Submit(Key("e1", "r", 499, 0, 0), "mock", 0, {}))
+    driver.wait_for(lambda: driver.answers(Key("e1", "r", 499, 0, 0)))
+    assert len(written) == 63
 
 
 def test_two_that_burst_take_turns(driver: FluxDriver) -> None:

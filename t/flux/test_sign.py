@@ -41,7 +41,7 @@ def test_what_is_wrapped() -> None:
 def submit(handle: flux.Flux, signer: Signer, jobspec: bytes, jobs: int) -> None:
     """Submit held jobs, and cancel them; all are taken."""
     id = ffi.new("flux_jobid_t[1]")
-    for future in [signer.submit(handle.handle, jobspec, 0) for _ in range(jobs)]:
+    for future in [signer.submit(handle.handle, signer.sign(jobspec), 0) for _ in range(jobs)]:
         assert lib.flux_job_submit_get_id(future, id) == 0, ffi.string(lib.flux_future_error_string(future))
         flux.job.cancel(handle, id[0])
         lib.flux_future_destroy(future)

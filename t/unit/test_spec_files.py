@@ -88,7 +88,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         str(tmp_path / "fifo"): "is no plain file",
         "/dev/zero": "is no plain file",
         "": "there is no file ''",
-        "a\0b": r"the file 'a\\x00b' cannot be opened: embedded null byte",
+        "a\0b": r"the file 'a\\x00b' cannot be opened: .*embedded null ",
         "x" * 5000: "cannot be opened: File name too long",
         str(tmp_path / "fifo" / "x"): "cannot be opened: Not a directory",
     }

@@ -108,6 +108,26 @@ def test_a_value_that_fits_no_format_is_refused(driver: MemberDriver) -> None:
 
 
 @commands
+def test_what_is_foreseen_is_not_done_until_it_is_asked_for(driver: MemberDriver, tmp_path: Path) -> None:
+    driver.open("e1", {"name": "g", "command": "echo {n:d}", "output": f"{tmp_path}/out-{{n}}"})
+    bad = Submit(Key("e1", "r", 300, 0, 0), "g", 0, {}, {"n": "abc"})
+    driver.member.foresee("e1", bad)
+    # more than anybody keeps, and in another order than they are asked for
+    many = [Submit(Key("e1", "r", number, 0, 0), "g", 0, {}, {"n": number}) for number in range(1, 201)]
+    for one in many:
+        driver.member.foresee("e1", one)
+    driver.run_for(0.3)
+    assert not driver.delivered
+    for number in (200, 1):
+        run(driver, {"n": number}, number)
+        assert (tmp_path / f"out-{number}").read_text() == f"{number}\n"
+    driver.perform("e1", bad)
+    driver.wait_for(lambda: driver.answers(bad.key))
+    assert isinstance(driver.answers(bad.key)[0], Refused)
+    assert sorted(path.name for path in tmp_path.glob("out-*")) == ["out-1", "out-200"]
+
+
+@commands
 def test_jobs_without_parameters_have_braces_as_they_are(driver: MemberDriver, tmp_path: Path) -> None:
     driver.open("e1", {"name": "g", "command": "echo {x} {n:03d}", "output": str(tmp_path / "out")})
     run(driver, {})
