@@ -44,8 +44,13 @@ def take(engine: Engine, event: MemberChanged) -> None:
         return
     engine.places[event.name] = event.how
     if engine.final is None:
-        why = f": {event.reason}" if event.reason else ""
-        engine.record("log", text=f"the member '{event.name}' {_TOLD[event.how]}{why}", rule=None)
+        who = f"the member '{event.name}'"
+        if event.how == GONE and event.reason.startswith(who):
+            # its jobs are told the same, so it says of whom it speaks
+            text = f"{event.reason}; its unfinished jobs go with it"
+        else:
+            text = f"{who} {_TOLD[event.how]}{f': {event.reason}' if event.reason else ''}"
+        engine.record("log", text=text, rule=None)
     if engine.final is None:
         trigger = f"member-{event.how}"
         occasion = Occasion(f"{trigger} {event.name}", name=event.name)

@@ -208,5 +208,7 @@ def test_one_that_cannot_come_up_says_why(service: RealService) -> None:
     )
     id = service.submit(text)
     assert ended(service, id)["state"] == "failed"
-    log = json.dumps(service.ask("log", {"id": id})["records"])
-    assert "has ended before it was up: alloc unsatisfiable request" in log
+    told = [record["text"] for record in service.ask("log", {"id": id})["records"] if record["type"] == "log"]
+    assert "has ended before it was up: alloc unsatisfiable request" in told[0]
+    assert told[-1].startswith("the member 'big' (an instance of 99 nodes of its own) is given up: ")
+    assert told[-1].endswith("; its unfinished jobs go with it")
