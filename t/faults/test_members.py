@@ -132,8 +132,9 @@ def test_an_instance_is_restarted_over_its_state(tmp_path: Path, how: str) -> No
         check(status, rows, home, other.instance)
         assert before < sum(GROUPS.values())
         assert {row["member"] for row in rows} == {"a"}
-        assert any(row["result"] == "retried" for row in rows)
-        assert {row["cause"] for row in rows if row["result"] == "retried"} == {"infrastructure"}
+        # its KVS may have gone back to before any of those that ran had begun: then Flux itself begins them again
+        assert how == "killed" or any(row["result"] == "retried" for row in rows)
+        assert {row["cause"] for row in rows if row["result"] == "retried"} <= {"infrastructure"}
         assert status["members"] == {"a": "up"}
 
 
