@@ -55,7 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not the instance, nor the job, that pytest itself may run in.
-    for name in ("FLUX_URI", "FLUX_JOB_ID", "ENSEMBLE_JOB"):
+    # Nor are lines as wide as its terminal, or as pytest-xdist says that one of its processes had.
+    for name in ("FLUX_URI", "FLUX_JOB_ID", "ENSEMBLE_JOB", "COLUMNS", "LINES"):
         os.environ.pop(name, None)
 
 
