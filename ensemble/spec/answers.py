@@ -12,10 +12,11 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional
 from ensemble.spec import check, custom, sampling
 from ensemble.spec.beside import Beside
 from ensemble.spec.faults import Place, Report
-from ensemble.spec.load import Shape, validate
+from ensemble.spec.load import Shape
 from ensemble.spec.models import Action, Rule, Spec
 from ensemble.spec.reader import Node
 from ensemble.spec.syntax import MAX_DEPTH
+from ensemble.spec.telling import validate
 
 #: items of one answer
 MOST = 1000

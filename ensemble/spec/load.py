@@ -3,9 +3,8 @@
 
 Four steps: `reader` makes a tree of nodes with positions; `Shape` here brings the tree into the one form that the
 models know (defaults that depend on the place, `action` and `actions`, what a lone action may carry for its rule);
-`check` looks at what needs two places at once; the models look at shape and ranges, and what they find is put into
-our words at the position of the node. Each step goes on behind a fault, so that one run tells them all.
-It has more than 400 lines, because all sections of a file are shaped and told by one set of words.
+`check` looks at what needs two places at once; the models look at shape and ranges (`telling.py`). Each step goes on
+behind a fault, so that one run tells them all.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import re
 import stat
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ensemble.errors import SpecError, UsageError
 from ensemble.spec import (
@@ -32,15 +31,14 @@ from ensemble.spec import (
 )
 from ensemble.spec.abilities import BUILT_IN
 from ensemble.spec.beside import Beside, Folder
-from ensemble.spec.faults import Fault, Report, escape, listed, nearest, shown
+from ensemble.spec.faults import Fault, Report, escape, shown
 from ensemble.spec.machine import Machine
-from ensemble.spec.models import LATER, NOT_YET, TITLE, Action, Custom, JobSet, Limits, Logging, Rule, Spec, Tree
-from ensemble.spec.places import Place
+from ensemble.spec.models import LATER, NOT_YET, TITLE, Action, JobSet, Limits, Logging, Rule, Spec, Tree
 from ensemble.spec.reader import MAX_BYTES, Node, decode, read
-from ensemble.spec.reports import Reported
 from ensemble.spec.retries import Retries
 from ensemble.spec.scaler import Scaler
 from ensemble.spec.simulate import Simulate, Simulated
+from ensemble.spec.telling import TOLD, validate
 
 #: keys of a rule that may stand inside its lone action
 LIFTED = ("repetitions", "backoff", "cooldown")
@@ -150,7 +148,7 @@ class Shape:
         self._file = file
         self._beside = beside
         #: see `Loaded`
-        self.written: Node = _Told
+        self.written: Node = TOLD
 
     def file(self, root: Node) -> Node:
         if root.kind != "map":
@@ -165,7 +163,7 @@ class Shape:
         if "name" not in entries:
             stem = re.sub(r"\.ya?ml$", "", os.path.basename(self._file))
             entries["name"] = (root, _scalar(_title(stem), root))
-        if "custom" in entries and entries["custom"][1] is not _Told:
+        if "custom" in entries and entries["custom"][1] is not TOLD:
             entries["custom"] = (entries["custom"][0], custom.shape(entries["custom"][1], self._report, self._beside))
         if "limits" in entries:
             entries["limits"] = (entries["limits"][0], self._section(entries["limits"][1], "limit"))
@@ -197,7 +195,7 @@ class Shape:
         """Put the rules of the algorithms behind those of the file."""
         del written["algorithm"]
         place, node = entries.pop("algorithm")
-        more = [] if node is _Told else algorithms.expand(node, entries, self._report, self._beside)
+        more = [] if node is TOLD else algorithms.expand(node, entries, self._report, self._beside)
         self._declare(algorithms.variables(more), place, entries, written)
         own = entries.get("rules")
         if own is not None and own[1].kind != "list" and not own[1].empty:
@@ -205,7 +203,7 @@ class Shape:
         rules = Node("list", [*(own[1].items if own is not None else ()), *more], own[1] if own is not None else node)
         if not more and own is None:
             # the faults are told: that there are no rules is none of its own
-            entries["rules"] = (place, _Told)
+            entries["rules"] = (place, TOLD)
             return
         entries["rules"] = written["rules"] = (own[0] if own is not None else place, rules)
 
@@ -240,7 +238,7 @@ class Shape:
                 self._report.add(
                     key, f"the key {shown(word)} has no value", value=word, expected="a value behind the ':'"
                 )
-                entries[word] = (key, _Told)
+                entries[word] = (key, TOLD)
 
     def _section(self, node: Node, where: str) -> Node:
         if node.kind != "map":
@@ -256,8 +254,8 @@ class Shape:
             made.value["retries"] = (key, self._section(retries, "retries"))
         if "parameters" in made.value:
             key, inner = made.value["parameters"]
-            space = None if inner is _Told else parameters.shape(inner, self._report, self._beside.text)
-            made.value["parameters"] = (key, space or _Told)
+            space = None if inner is TOLD else parameters.shape(inner, self._report, self._beside.text)
+            made.value["parameters"] = (key, space or TOLD)
         return made
 
     def _simulate(self, node: Node) -> Node:
@@ -279,7 +277,7 @@ class Shape:
                 report.add(key, "this rule has both action and actions", expected="one of them")
             elif action.kind == "map":
                 entries["actions"] = (key, Node("list", [self._action(action, entries)], action))
-            elif action is _Told:
+            elif action is TOLD:
                 entries["actions"] = (key, action)
             else:
                 hint = (
@@ -288,7 +286,7 @@ class Shape:
                     else "a mapping such as {name: stop}"
                 )
                 report.add(action, f"action cannot be {action}", value=action.text, expected=hint)
-                entries["actions"] = (key, _Told)
+                entries["actions"] = (key, TOLD)
         elif "actions" in entries:
             key, actions = entries["actions"]
             made = [self._action(item, None) if item.kind == "map" else item for item in actions.items]
@@ -298,12 +296,12 @@ class Shape:
                 entries["actions"] = (key, Node("list", made, actions))
         else:
             report.add(node, "this rule has no action", expected="action, or a list of actions under actions")
-            entries["actions"] = (node, _Told)
+            entries["actions"] = (node, TOLD)
         if "repetitions" in entries:
             key, times = entries["repetitions"]
             if times.kind == "scalar" and times.text == "unlimited":
                 entries["repetitions"] = (key, _scalar(None, times))
-            elif times is not _Told and times.value is None:
+            elif times is not TOLD and times.value is None:
                 report.add(times, "repetitions cannot be null", expected="a whole number, or unlimited")
         return Node("map", entries, node)
 
@@ -364,137 +362,14 @@ _MODELS: Dict[str, Type[BaseModel]] = {
 
 
 def _null(node: Node) -> bool:
-    return node.kind == "scalar" and node.value is None and not node.empty and node is not _Told
+    return node.kind == "scalar" and node.value is None and not node.empty and node is not TOLD
 
 
 def _scalar(value: Any, at: Node) -> Node:
     return Node("scalar", value, at, "" if value is None else str(value))
 
 
-#: stands for a value that is missing or wrong and that has been told
-_Told = Node("scalar", None, Node("scalar", None, type("_", (), {"line": 0, "column": 0})))
-
-
 def _title(stem: str) -> str:
     """The stem as a legal name."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:100]
     return name if TITLE.fullmatch(name) else "ensemble"
-
-
-#: words for what the models call by their own
-_KINDS: Dict[str, str] = {
-    "string_type": "a string",
-    "bool_type": "true or false",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "dict_type": "a mapping",
-    "tuple_type": "a list",
-    "list_type": "a list",
-}
-_ALL_BOOL = {
-    "yes": "true",
-    "on": "true",
-    "no": "false",
-    "off": "false",
-    "y": "true",
-    "n": "false",
-    "1": "true",
-    "0": "false",
-}
-
-
-def validate(root: Node, report: Report) -> Optional[Spec]:
-    """The spec of a tree in shape; None where the report has faults of it."""
-    try:
-        return Spec.model_validate(root.plainly())
-    except ValidationError as exc:
-        for error in exc.errors(include_url=False, include_input=False):
-            _tell(error["loc"], error["type"], error.get("ctx", {}), error["msg"], root, report)
-        return None
-
-
-def _tell(loc: Tuple[Any, ...], kind: str, context: Dict[str, Any], text: str, root: Node, report: Report) -> None:
-    """One error of the models, as a fault at the node that it is about."""
-    what, model = _subject(loc[:-1] if kind in ("missing", "extra_forbidden") else loc)
-    if kind == "missing":
-        parent = _walk(root, loc[:-1])[0]
-        field = model.model_fields[str(loc[-1])]
-        if check.misspelt(parent, str(loc[-1]), _keys(model)):
-            return
-        report.add(parent, f"{what} has no {loc[-1]}", expected=f"{loc[-1]}: {field.description}")
-        return
-    node, key = _walk(root, loc)
-    if kind == "extra_forbidden":
-        word = str(loc[-1])
-        known = _keys(model)
-        report.add(
-            key,
-            f"{what} has no key {shown(word)}",
-            value=word,
-            expected=f"one of {listed(known, 40)}",
-            suggestion=lambda: nearest(word, known),
-        )
-        return
-    if node is _Told or kind == "one_command":
-        return
-    error = context.get("error")
-    told = str(error) if error is not None else text
-    expected = _KINDS.get(kind, told[len("expected ") :] if told.startswith("expected ") else told)
-    suggestion = None
-    if kind == "literal_error":
-        words = re.findall(r"'(\w+)'", str(context.get("expected", "")))
-        expected = f"one of {', '.join(words)}"
-        suggestion = nearest(node.text, words)
-    elif kind == "bool_type":
-        suggestion = _ALL_BOOL.get(node.text.lower())
-    name = next((str(part) for part in reversed(loc) if isinstance(part, str)), what)
-    subject = what if loc and isinstance(loc[-1], int) else escape(name[:60])
-    report.add(node, f"{subject} cannot be {node}", value=node.text or None, expected=expected, suggestion=suggestion)
-
-
-def _subject(loc: Tuple[Any, ...]) -> Tuple[str, Type[BaseModel]]:
-    """What a place is in the user's words, and the model that describes it."""
-    if loc[:1] == ("jobs",) and len(loc) > 2 and loc[2] == "retries":
-        return "a cause" if "causes" in loc[3:-1] else "retries", Retries
-    if loc[:1] == ("jobs",) and len(loc) > 3 and loc[2] == "metrics":
-        return "a variable", Reported
-    if loc[:1] == ("jobs",) and len(loc) > 1:
-        return "a job", JobSet
-    if loc[:1] == ("rules",) and len(loc) > 3 and loc[2] == "actions":
-        return "an action", Action
-    if loc[:1] == ("rules",) and len(loc) > 1:
-        return "a rule", Rule
-    if loc[:1] == ("limits",):
-        return "limits", Limits
-    if loc[:1] == ("logging",):
-        return "logging", Logging
-    if loc[:1] == ("scaler",):
-        return "the scaler", Scaler
-    if loc[:1] == ("simulate",):
-        return simulate_check.subject(loc)
-    if loc[:1] == ("custom",):
-        return "custom", Custom
-    if loc[:1] == ("members",) and len(loc) > 1:
-        return "a member", Place
-    return "the file", Spec
-
-
-def _keys(model: Type[BaseModel]) -> List[str]:
-    """What a user may write there."""
-    words = list(model.model_fields)
-    if model is Rule:
-        words.insert(words.index("actions"), "action")
-    return words
-
-
-def _walk(root: Node, loc: Tuple[Any, ...]) -> Tuple[Node, Node]:
-    """The node of a place, as far as it can be followed, and the node of its key (or itself)."""
-    node = key = root
-    for part in loc:
-        if node.kind == "map" and str(part) in node.value:
-            key, node = node.value[str(part)]
-        elif node.kind == "list" and isinstance(part, int) and part < len(node.value):
-            key = node = node.value[part]
-        else:
-            break
-    return node, key
