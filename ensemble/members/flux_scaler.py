@@ -213,18 +213,9 @@ class FluxScaler(Scaler):
         """Ask the owner to take these, which is written at the nodes themselves first."""
         fresh = ranks - nodes.given
 
-        def marked(future: Any) -> None:
-            if self._stopped or self._work is not work:
-                return
-            try:
-                future.get()
-            except OSError:
-                self._again(work)
-                return
-            self._ask(work, nodes, extent, ranks, fresh)
-
         if fresh:
-            self._mark(fresh, GIVEN, work.order.ensemble).then(guarded(self._log, marked), timeout=_PATIENCE)
+            marked = self._changed(work, lambda: self._ask(work, nodes, extent, ranks, fresh))
+            self._mark(fresh, GIVEN, work.order.ensemble).then(marked, timeout=_PATIENCE)
         else:
             self._ask(work, nodes, extent, ranks)
 
@@ -274,6 +265,12 @@ class FluxScaler(Scaler):
         if how == "drain":
             payload.update(reason=f"{REASON} of ensemble {work.order.ensemble}")
 
+        done = self._changed(work, self._look)
+        self._handle.rpc(f"resource.{how}", payload, nodeid=0).then(done, timeout=_PATIENCE)
+
+    def _changed(self, work: _Work, then: Callable[[], None]) -> Callable[[Any], None]:
+        """Takes the answer to a change of drains, and goes on while that work is wanted."""
+
         def done(future: Any) -> None:
             if self._stopped or self._work is not work:
                 return
@@ -283,9 +280,9 @@ class FluxScaler(Scaler):
                 # somebody else has drained one of them meanwhile, or the module is away: it is looked at again
                 self._again(work)
                 return
-            self._look()
+            then()
 
-        self._handle.rpc(f"resource.{how}", payload, nodeid=0).then(guarded(self._log, done), timeout=_PATIENCE)
+        return guarded(self._log, done)
 
     # ---- the end
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
@@ -200,6 +201,23 @@ def kill_broker(instance: Any) -> None:
     os.kill(pid, signal.SIGKILL)
     gone(pid)
     instance.stop()
+
+
+def shut_down_unheard(instance: Any, pid: int) -> None:
+    """End the instance while that process gets no time: word of the shutdown and its cancels reach it at once, in any order."""
+    from flux.job.journal import JournalConsumer
+
+    consumer = JournalConsumer(connect(instance), full=False).start()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        going = threading.Thread(target=instance.stop)
+        going.start()
+        while getattr(consumer.poll(timeout=PATIENCE), "name", "") != "exception":
+            pass
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    del consumer
+    going.join()
 
 
 @contextlib.contextmanager

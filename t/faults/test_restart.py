@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any, Set, Tuple
 
@@ -14,7 +13,6 @@ import pytest
 from t.faults.counting import (
     CHAINS,
     GROUPS,
-    PATIENCE,
     Count,
     ask,
     chains,
@@ -24,6 +22,7 @@ from t.faults.counting import (
     each,
     keys,
     progress,
+    shut_down_unheard,
     submit,
 )
 from t.flux.processes import gone, until
@@ -104,26 +103,13 @@ def test_the_service_dies_in_the_shutdown(tmp_path: Path) -> None:
 
 
 def test_the_service_hears_of_the_shutdown_with_its_cancels(tmp_path: Path) -> None:
-    """It gets no time until they are there: word of the shutdown and its cancels come at once, in any order."""
-    from flux.job.journal import JournalConsumer
-
+    """It gets no time until they are there."""
     options = [f"-Sstatedir={tmp_path / 'state'}"]
     (tmp_path / "state").mkdir()
     with running(options=options) as instance, dying(instance, tmp_path / "1", []):
         id = submit(instance, LONG)
         until(lambda: progress(instance, id) >= 2, "some progress")
-        pid = ask(instance, "stats", {})["pid"]
-        consumer = JournalConsumer(connect(instance), full=False).start()
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            going = threading.Thread(target=instance.stop)
-            going.start()
-            while getattr(consumer.poll(timeout=PATIENCE), "name", "") != "exception":
-                pass
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        del consumer
-        going.join()
+        shut_down_unheard(instance, ask(instance, "stats", {})["pid"])
     with running(options=options) as instance, dying(instance, tmp_path / "2", []):
         count = Count(instance, id, LONG_GROUPS)
         count.told("no time, then restart of the instance", 1)
