@@ -112,6 +112,23 @@ def unheard(home: FluxInstance, other: FluxInstance) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "shut down", "shut down unheard"])
 def test_an_instance_is_restarted_over_its_state(tmp_path: Path, how: str) -> None:
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if restarted_over_its_state(folder, how):
+            return
+        print("Flux's scheduler gave up as the instance came back: tried again in another one")
+    pytest.fail("Flux's scheduler gave up three times")
+
+
+def scheduler_gave_up(instance: FluxInstance) -> bool:
+    """Flux 0.88, restarted after a crash, may allocate a job twice, and then schedules nothing more. It says so."""
+    time.sleep(0.5)
+    return "alloc: stop due to alloc response error" in instance.run("flux", "dmesg").stdout
+
+
+def restarted_over_its_state(tmp_path: Path, how: str) -> bool:
+    """False where Flux itself did not come back, so that nothing was seen of what is looked at here."""
     with away(tmp_path) as other, running() as home, dying(home, tmp_path / "1", []):
         id = submit(home, text(other.instance.uri, head="sleep 2", link="sleep 0.5"))
         until(lambda: progress(home, id) >= 6, "some progress")
@@ -127,6 +144,9 @@ def test_an_instance_is_restarted_over_its_state(tmp_path: Path, how: str) -> No
         until(lambda: down(home, id), "the word that it is down")
         before = progress(home, id)
         other.begin()
+        if how == "killed" and scheduler_gave_up(other.instance):
+            kill_broker(other.instance)
+            return False
         status = ended(home, id)
         rows = rows_of(home, id)
         check(status, rows, home, other.instance)
@@ -135,6 +155,7 @@ def test_an_instance_is_restarted_over_its_state(tmp_path: Path, how: str) -> No
         assert any(row["result"] == "retried" for row in rows)
         assert {row["cause"] for row in rows if row["result"] == "retried"} == {"infrastructure"}
         assert status["members"] == {"a": "up"}
+    return True
 
 
 def test_an_instance_never_comes_back(tmp_path: Path) -> None:
